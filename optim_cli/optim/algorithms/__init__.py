@@ -1,0 +1,1 @@
+"""One file per algorithm: docstring (formula, paper), hyperparameters, state, scalars, rule."""

@@ -1,0 +1,43 @@
+"""Shared pieces that are composed around any rule, so that all of it runs in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from optim_cli.optim.execution.translate import Stage
+
+
+def maximize(p: Tensor, g: Tensor) -> tuple[Tensor]:
+    """Ascend instead of descend."""
+    return (-g,)
+
+
+def l2_decay(p: Tensor, g: Tensor, *, weight_decay: float) -> tuple[Tensor]:
+    """The gradient of `weight_decay / 2 * ||p||^2` added to the loss's."""
+    return (torch.add(g, p, alpha=weight_decay),)
+
+
+def decoupled_decay(p: Tensor, g: Tensor, *, lr: float, weight_decay: float) -> tuple[Tensor]:
+    """Shrink the parameter apart from the gradient (Loshchilov & Hutter, arXiv 1711.05101)."""
+    return (p * (1 - lr * weight_decay),)
+
+
+MAXIMIZE = Stage(maximize, ("g",))
+L2_DECAY = Stage(l2_decay, ("g",))
+DECOUPLED_DECAY = Stage(decoupled_decay, ("p",))
+
+
+def before_rule(group: Mapping[str, Any]) -> tuple[Stage, ...]:
+    """The pieces that a parameter group's options ask for, in torch's order."""
+    stages = []
+    if group["maximize"]:
+        stages.append(MAXIMIZE)
+    weight_decay = group["weight_decay"]
+    if isinstance(weight_decay, Tensor) or weight_decay != 0:
+        decoupled = group.get("decoupled_weight_decay", False)
+        stages.append(DECOUPLED_DECAY if decoupled else L2_DECAY)
+    return tuple(stages)

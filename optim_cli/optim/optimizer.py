@@ -1,0 +1,117 @@
+"""The base of every optimizer: options, the switch between executions, `step` with its closure."""
+
+from __future__ import annotations
+
+import inspect
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal, get_args
+
+import torch
+
+from optim_cli.optim.hyperparameters import check_ranges
+
+Implementation = Literal["auto", "for_loop", "foreach", "fused"]
+
+# The one place where torch's two arguments and our one switch meet. Parameter groups keep torch's
+# two, so that a state_dict holds torch's keys and no others.
+_AS_FOREACH_AND_FUSED: dict[str, tuple[bool | None, bool | None]] = {
+    "auto": (None, None),
+    "for_loop": (False, False),
+    "foreach": (True, None),
+    "fused": (None, True),
+}
+
+
+def implementation_of(group: Mapping[str, Any]) -> Implementation:
+    """The implementation that a parameter group asks for, as torch reads `foreach` and `fused`."""
+    if group["fused"]:
+        return "fused"
+    if group["foreach"]:
+        return "foreach"
+    return "auto" if group["foreach"] is None and group["fused"] is None else "for_loop"
+
+
+class Optimizer(torch.optim.Optimizer):
+    """What all algorithms share; a subclass lists its options in `__init__` and defines `_update`.
+
+    Attributes:
+        executions: how often each execution has run, by name: tests and benchmarks assert on it.
+    """
+
+    # Keys that checkpoints written before torch had them lack, by option name.
+    _absent_in_old_checkpoints: ClassVar[dict[str, Any]] = {
+        "maximize": False,
+        "foreach": None,
+        "capturable": False,
+        "differentiable": False,
+        "fused": None,
+    }
+
+    executions: Counter[str]
+
+    def _setup(self, arguments: Mapping[str, Any]) -> None:
+        """Initialise from the constructor's arguments (its `locals()`).
+
+        Raises:
+            ValueError: a value outside its range, or options that contradict each other.
+            RuntimeError: `fused` together with `foreach` or `differentiable`.
+        """
+        options = {
+            name: value
+            for name, value in arguments.items()
+            if name not in ("self", "params", "implementation", "__class__")
+        }
+        implementation = arguments["implementation"]
+        if implementation not in get_args(Implementation):
+            allowed = ", ".join(get_args(Implementation))
+            raise ValueError(f"Invalid implementation: {implementation!r} (allowed: {allowed})")
+        if implementation != "auto":
+            if options["foreach"] is not None or options["fused"] is not None:
+                raise ValueError(
+                    f"implementation={implementation!r} and foreach={options['foreach']}, "
+                    f"fused={options['fused']}: give one or the other"
+                )
+            options["foreach"], options["fused"] = _AS_FOREACH_AND_FUSED[implementation]
+        check_ranges(type(self), options)
+        self._check_options(options)
+        if options["fused"]:
+            if options["differentiable"]:
+                raise RuntimeError("`fused` does not support `differentiable`")
+            if options["foreach"]:
+                raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
+        super().__init__(arguments["params"], options)
+        self.executions = Counter()
+
+    def _check_options(self, options: dict[str, Any]) -> None:
+        """Refuse options that contradict each other; a subclass with such options overrides this."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.executions = Counter()
+        parameters = inspect.signature(type(self)).parameters
+        for group in self.param_groups:
+            for name, value in self._absent_in_old_checkpoints.items():
+                if name in parameters:
+                    group.setdefault(name, value)
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Perform one optimization step.
+
+        Args:
+            closure: reevaluates the model and returns the loss.
+
+        Returns:
+            What the closure returned, or None.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        with torch.set_grad_enabled(bool(self.defaults["differentiable"])):
+            self._update()
+        return loss
+
+    def _update(self) -> None:
+        """Update every parameter that has a gradient."""
+        raise NotImplementedError(f"{type(self).__name__} defines no _update")
