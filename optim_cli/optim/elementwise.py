@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import islice
 from types import FunctionType
 from typing import Any, ClassVar, cast, get_type_hints
 
@@ -26,14 +27,29 @@ Row = list[Tensor]
 
 @dataclass
 class _Work:
-    """What steps now in one parameter group: a row `(p, g, *states)` for each parameter."""
+    """What steps now in one parameter group, an entry for each parameter in every list.
+
+    Attributes:
+        rows: `(p, g, *states)`.
+        states: the parameters' state dictionaries.
+        kinds: (whether the states are new, device, dtypes of the row).
+        steps: step counts, this step included; zeros where nobody counts or the device does.
+    """
 
     group: dict[str, Any]
     variant: Variant
+    counted_on_device: bool
     rows: list[Row] = field(default_factory=list)
     states: list[dict[str, Any]] = field(default_factory=list)
-    firsts: list[bool] = field(default_factory=list)
+    kinds: list[tuple[Any, ...]] = field(default_factory=list)
     steps: list[float] = field(default_factory=list)
+
+    def alike(self, steps: Sequence[float]) -> dict[tuple[Any, ...], list[Row]]:
+        """Rows that need the same scalars and calls: (first, step, device, dtypes) -> rows."""
+        found: dict[tuple[Any, ...], list[Row]] = {}
+        for (first, *kind), step, row in zip(self.kinds, steps, self.rows, strict=True):
+            found.setdefault((first, step, *kind), []).append(row)
+        return found
 
 
 class Elementwise(Optimizer):
@@ -73,58 +89,49 @@ class Elementwise(Optimizer):
         flags = tuple((name, bool(group[name])) for name in _flags_of(cls))  # type: ignore[arg-type]
         return _variant(cls, before_rule(group), tuple(cls.state_of(group)), flags)  # type: ignore[arg-type]
 
-    @torch.compiler.disable
     def _update(self) -> None:
         self._refuse_careless_capture()
         work = [self._gather(group) for group in self.param_groups]
-        self._advance(work)
+        if "step" in self.zero_dim_state:
+            self._advance(work)
         # Rows that share everything run in one call, whatever group they are of.
         batches: dict[tuple[Any, ...], tuple[Values, list[Row]]] = {}
         for part in work:
-            if _scalars_in_tensors(part.group):
-                self._run_with_tensors(part)
+            execution = self._choose(part.group)
+            values = _hyperparameters(part.group, part.variant)
+            if part.counted_on_device or _unreadable(values, part.group):
+                self._run_with_tensors(part, execution, values)
                 continue
-            how = (part.variant, self._choose(part.group), part.group["differentiable"])
-            options = _hyperparameters(part.group)
-            known: dict[tuple[float, bool], tuple[Values, tuple[float | Tensor, ...]]] = {}
-            for row, step, first in zip(part.rows, part.steps, part.firsts, strict=True):
-                if (step, first) not in known:
-                    values = part.variant.derive(options | {"step": step, "first": first})
-                    known[step, first] = values, part.variant.hoisted(values)
-                values, scalars = known[step, first]
-                key = (*how, scalars, row[0].device, *[x.dtype for x in row])
-                batches.setdefault(key, (values, []))[1].append(row)
-        for (variant, execution, differentiable, scalars, *_), (values, rows) in batches.items():
-            if self._count(execution, rows) == "foreach":
+            values = {name: x.item() if isinstance(x, Tensor) else x for name, x in values.items()}
+            for (first, step, *kind), rows in part.alike(part.steps).items():
+                known = part.variant.derive(values | {"first": first, "step": step})
+                scalars = part.variant.hoisted(known)
+                key = (part.variant, execution, part.group["differentiable"], scalars, *kind)
+                batches.setdefault(key, (known, []))[1].extend(rows)
+        for (variant, execution, differentiable, scalars, *_), (known, rows) in batches.items():
+            if self._settle(execution, rows) == "foreach":
                 variant.foreach(_real(rows), scalars)
             else:
-                variant.for_loop(_real(rows), values, differentiable)
+                variant.for_loop(_real(rows), known, differentiable)
 
-    def _run_with_tensors(self, part: _Work) -> None:
+    def _run_with_tensors(self, part: _Work, execution: str, values: Values) -> None:
         """A group whose step counts or hyperparameters live in tensors: nothing is read back."""
-        group = part.group
-        batches: dict[tuple[Any, ...], list[int]] = {}
-        for index, row in enumerate(part.rows):
-            count = None if group.get("capturable") else part.steps[index]
-            key = (count, part.firsts[index], row[0].device, *[x.dtype for x in row])
-            batches.setdefault(key, []).append(index)
-        for (count, first, device, *_), indices in batches.items():
-            rows = [part.rows[i] for i in indices]
-            options = _hyperparameters(group, device)
-            if count is None:
-                options["step"] = torch.stack([part.states[i]["step"] for i in indices]).double()
-            else:
-                options["step"] = count
-            values = part.variant.derive(options | {"first": first})
-            scalars = part.variant.hoisted(values)
-            if self._count(self._choose(group), rows) == "foreach":
+        # Counts on a device cannot be compared here: a vector of them serves rows of one kind.
+        steps = [0.0] * len(part.rows) if part.counted_on_device else part.steps
+        for (first, step, device, *_), rows in part.alike(steps).items():
+            known = {name: as_float64(x, device) for name, x in values.items()}
+            if part.counted_on_device:
+                step = torch.stack([self.state[row[0]]["step"] for row in rows]).double()
+            scalars = part.variant.hoisted(part.variant.derive(known | {"first": first, "step": step}))
+            if self._settle(execution, rows) == "foreach":
                 part.variant.foreach_with_tensors(_real(rows), scalars)
             else:
-                part.variant.for_loop_with_tensors(_real(rows), scalars, group["differentiable"])
+                differentiable = part.group["differentiable"]
+                part.variant.for_loop_with_tensors(_real(rows), scalars, differentiable)
 
     def _gather(self, group: dict[str, Any]) -> _Work:
         """Collect what has a gradient, with its states; states that are missing are created."""
-        work = _Work(group, self.variant_of(group))
+        work = _Work(group, self.variant_of(group), bool(group.get("capturable")))
         names = work.variant.states
         for p in group["params"]:
             g = p.grad
@@ -142,7 +149,8 @@ class Elementwise(Optimizer):
                 row = [p, g, *[state[name] for name in names]]
             work.rows.append(row)
             work.states.append(state)
-            work.firsts.append(first)
+            work.kinds.append((first, p.device, *[x.dtype for x in row]))
+        work.steps = [0.0] * len(work.rows)
         return work
 
     def _create(self, state: dict[str, Any], p: Tensor, group: dict[str, Any]) -> None:
@@ -154,19 +162,19 @@ class Elementwise(Optimizer):
 
     def _advance(self, work: Sequence[_Work]) -> None:
         """Add one to the step counts of all that steps now, a buffer at a time."""
-        if "step" not in self.zero_dim_state:
-            for part in work:
-                part.steps = [0.0] * len(part.rows)
-            return
-        places: dict[torch.device, list[tuple[_Work, dict[str, Any]]]] = {}
+        on_host = [part for part in work if not part.counted_on_device]
+        states = [state for part in on_host for state in part.states]
+        if states:
+            counts = iter(self._counts.advance(states, HOST).tolist())
+            for part in on_host:
+                part.steps = list(islice(counts, len(part.states)))
+        on_device: dict[torch.device, list[dict[str, Any]]] = {}
         for part in work:
-            for row, state in zip(part.rows, part.states, strict=True):
-                places.setdefault(_counts_on(part.group, row[0]), []).append((part, state))
-        for device, members in places.items():
-            counts = self._counts.advance([state for _, state in members], device)
-            if device.type == "cpu":
-                for (part, _), count in zip(members, counts.tolist(), strict=True):
-                    part.steps.append(count)
+            if part.counted_on_device:
+                for row, state in zip(part.rows, part.states, strict=True):
+                    on_device.setdefault(row[0].device, []).append(state)
+        for device, states in on_device.items():
+            self._counts.advance(states, device)
 
     def _choose(self, group: dict[str, Any]) -> str:
         """The execution for a group."""
@@ -179,10 +187,10 @@ class Elementwise(Optimizer):
             )
         return "foreach"
 
-    def _count(self, execution: str, rows: Sequence[Row]) -> str:
+    def _settle(self, execution: str, rows: Sequence[Row]) -> str:
         """Settle on the execution for rows of equal kind, and count it."""
         # torch's foreach functions want one dtype; a state loaded wider than its parameter is not.
-        if len({x.dtype for x in rows[0]}) > 1:
+        if execution == "foreach" and any(x.dtype != rows[0][0].dtype for x in rows[0]):
             execution = "for_loop"
         self.executions[execution] += 1
         return execution
@@ -233,27 +241,31 @@ def _variant(
     return Variant(cls.__name__.lower(), cast(FunctionType, cls.scalars), stages, states, dict(flags))
 
 
-def _hyperparameters(group: Mapping[str, Any], device: torch.device | None = None) -> Values:
-    """Options by the names that rules use: numbers, or float64 tensors on `device` if one is given."""
-    values: Values = {}
-    for name, option in group.items():
-        if isinstance(option, tuple):
-            values |= {f"{name[:-1]}{i}": item for i, item in enumerate(option, start=1)}
-        elif isinstance(option, int | float | Tensor):
-            values[name] = option
-    if device is None:
-        return {name: x.item() if isinstance(x, Tensor) else x for name, x in values.items()}
-    return {name: as_float64(x, device) for name, x in values.items()}
+def _hyperparameters(group: Mapping[str, Any], variant: Variant) -> Values:
+    """Options by the names that rules use: an option that is a tuple by its singular and position."""
+    return {
+        name: group[option] if index is None else group[option][index]
+        for name, option, index in _places(variant, tuple(group))
+    }
 
 
-def _scalars_in_tensors(group: Mapping[str, Any]) -> bool:
-    """Whether a number of this group must not be read by the host, or carries a gradient."""
-    if group.get("capturable"):
-        return True
-    numbers = [x for option in group.values() for x in (option if isinstance(option, tuple) else (option,))]
+@cache
+def _places(variant: Variant, options: tuple[str, ...]) -> list[tuple[str, str, int | None]]:
+    """Where in a group the hyperparameters of a variant stand: (name, option, index in it)."""
+    places: list[tuple[str, str, int | None]] = []
+    for name in variant.hyperparameters:
+        if name in options:
+            places.append((name, name, None))
+        elif f"{name[:-1]}s" in options:
+            places.append((name, f"{name[:-1]}s", int(name[-1]) - 1))
+    return places
+
+
+def _unreadable(values: Values, group: Mapping[str, Any]) -> bool:
+    """Whether a number must not be read by the host: it is on another device or carries a gradient."""
     return any(
         isinstance(x, Tensor) and (x.device.type != "cpu" or (group["differentiable"] and x.requires_grad))
-        for x in numbers
+        for x in values.values()
     )
 
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
+from torch.autograd import profiler
+from torch.optim import optimizer as torch_optimizer
 
 from optim_cli.optim.hyperparameters import check_ranges
 
@@ -104,14 +106,37 @@ class Optimizer(torch.optim.Optimizer):
         Returns:
             What the closure returned, or None.
         """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        with torch.set_grad_enabled(bool(self.defaults["differentiable"])):
-            self._update()
-        return loss
+        if _watched(self):
+            return _watched_step(self) if closure is None else _watched_step(self, closure)
+        return _step(self, closure)
+
+    # torch would wrap `step` in its profiler range and hooks on every call, at 10 to 25 us each.
+    step.hooked = True  # type: ignore[attr-defined]
 
     def _update(self) -> None:
         """Update every parameter that has a gradient."""
         raise NotImplementedError(f"{type(self).__name__} defines no _update")
+
+
+def _watched(optimizer: Optimizer) -> bool:
+    """Whether a profiler or a step hook, of this optimizer or a global one, is waiting for the step."""
+    return bool(
+        profiler._is_profiler_enabled
+        or optimizer._optimizer_step_pre_hooks
+        or optimizer._optimizer_step_post_hooks
+        or torch_optimizer._global_optimizer_pre_hooks
+        or torch_optimizer._global_optimizer_post_hooks
+    )
+
+
+def _step(optimizer: Optimizer, closure: Callable[[], Any] | None = None) -> Any:
+    loss = None
+    if closure is not None:
+        with torch.enable_grad():
+            loss = closure()
+    with torch.set_grad_enabled(bool(optimizer.defaults["differentiable"])):
+        optimizer._update()
+    return loss
+
+
+_watched_step = torch.optim.Optimizer.profile_hook_step(_step)

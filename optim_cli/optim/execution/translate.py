@@ -58,9 +58,9 @@ class Program:
     scalars: Mapping[str, str]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Stage:
-    """One pure text, composed with others into a program.
+    """One pure text, composed with others into a program; compared by identity.
 
     Attributes:
         rule: the function; tensors are positional, scalars and flags keyword-only.

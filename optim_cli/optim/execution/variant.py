@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from types import FunctionType
@@ -44,6 +45,10 @@ class Variant:
         flags: dict[str, object],
     ) -> None:
         self.states = tuple(states)
+        texts = [inspect.signature(scalars), *(inspect.signature(stage.rule) for stage in stages)]
+        self.hyperparameters = tuple(
+            {x.name: None for text in texts for x in text.parameters.values() if x.kind is x.KEYWORD_ONLY}
+        )
         self.program: Program = translate(name, stages, states, flags)
         self.derive: Callable[[Values], Values] = derive(scalars)
         self.hoisted = hoisted(self.program)
