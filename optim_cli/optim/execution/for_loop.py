@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -19,30 +19,45 @@ class Composed:
 
     Args:
         stages: the texts.
-        states: names of the states present, in the order of `rows`.
+        states: names of the states present, in the order of the rows.
         flags: values of the flags.
     """
 
-    def __init__(self, stages: Sequence[Stage], states: Sequence[str], flags: dict[str, object]) -> None:
-        self.inputs = ("p", "g", *states)
-        self.written = ("p", *states)
-        self.calls = []
+    def __init__(self, stages: Sequence[Stage], states: Sequence[str], flags: Mapping[str, object]) -> None:
+        self.flags = flags
+        # Tensors stand in slots: first the row, then states that a rule names but that are absent.
+        self.slots = ["p", "g", *states]
+        self.written = [0, *range(2, len(self.slots))]
+        self.stages = []
         for stage in stages:
             parameters = inspect.signature(stage.rule).parameters.values()
             positional = [x.name for x in parameters if x.kind is not x.KEYWORD_ONLY]
             keyword = [x.name for x in parameters if x.kind is x.KEYWORD_ONLY]
-            fixed = {x: flags[x] for x in keyword if x in flags}
-            self.calls.append((stage, positional, [x for x in keyword if x not in flags], fixed))
+            self.slots += [x for x in positional if x not in self.slots]
+            reads = [self.slots.index(x) for x in positional]
+            self.stages.append((stage.rule, reads, [self.slots.index(x) for x in stage.outputs], keyword))
 
-    def __call__(self, row: Sequence[Tensor], values: Values) -> tuple[Tensor, ...]:
-        """New values of the parameter and its states; nothing is overwritten."""
-        tensors: dict[str, Tensor | None] = dict(zip(self.inputs, row, strict=True))
-        for stage, positional, keyword, fixed in self.calls:
-            results = stage.rule(
-                *(tensors.get(x) for x in positional), **{x: values[x] for x in keyword}, **fixed
-            )
-            tensors.update(zip(stage.outputs, results, strict=True))
-        return tuple(tensors[x] for x in self.written)  # type: ignore[misc]
+    def bind(self, values: Values) -> Callable[[Sequence[Tensor]], list[Tensor]]:
+        """The update of a row for given hyperparameters and derived scalars.
+
+        Returns:
+            A pure function from a row `(p, g, *states)` to new values of `(p, *states)`.
+        """
+        known = {**values, **self.flags}
+        calls = [
+            (rule, reads, writes, {x: known[x] for x in keyword})
+            for rule, reads, writes, keyword in self.stages
+        ]
+
+        def update(row: Sequence[Tensor]) -> list[Tensor]:
+            tensors = [*row, *[None] * (len(self.slots) - len(row))]
+            for rule, reads, writes, keywords in calls:
+                results = rule(*[tensors[i] for i in reads], **keywords)
+                for i, result in zip(writes, results, strict=True):
+                    tensors[i] = result
+            return [tensors[i] for i in self.written]  # type: ignore[misc]
+
+        return update
 
 
 def run_for_loop(

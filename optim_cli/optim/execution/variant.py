@@ -68,7 +68,7 @@ class Variant:
         self, rows: Sequence[Sequence[Tensor]], values: Values, differentiable: bool = False
     ) -> None:
         """Row after row; `values` by name."""
-        run_for_loop(lambda row: self._composed(row, values), rows, differentiable)
+        run_for_loop(self._composed.bind(values), rows, differentiable)
 
     def foreach_with_tensors(
         self, rows: Sequence[Sequence[Tensor]], scalars: Sequence[float | Tensor]
