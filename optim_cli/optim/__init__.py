@@ -1,35 +1,22 @@
 """Optimizers, schedulers and averaging: a drop-in replacement for torch.optim.
 
-Every optimizer class found in `algorithms/` is an attribute of this package; there is no list to keep.
+Every optimizer class found in `algorithms/` is an attribute of this package.
 """
 
 from __future__ import annotations
 
-import inspect
-import pkgutil
-from importlib import import_module
 from typing import Any
 
-from optim_cli.optim import algorithms
+from optim_cli.optim import algorithms, lr_scheduler, swa_utils
+from optim_cli.optim.discovery import discover
 from optim_cli.optim.optimizer import Optimizer
 
+__all__ = ["ALGORITHMS", "Optimizer", "lr_scheduler", "swa_utils"]
 
-def _discover() -> dict[str, type[Optimizer]]:
-    found = {}
-    for module in pkgutil.iter_modules(algorithms.__path__):
-        namespace = vars(import_module(f"{algorithms.__name__}.{module.name}"))
-        for name, value in namespace.items():
-            own = inspect.isclass(value) and value.__module__ == namespace["__name__"]
-            if own and issubclass(value, Optimizer):
-                found[name] = value
-    return found
-
-
-ALGORITHMS = _discover()
+ALGORITHMS = discover(algorithms.__name__, algorithms.__path__, Optimizer)
 globals().update(ALGORITHMS)
 
 
 def __getattr__(name: str) -> Any:
-    raise AttributeError(
-        f"module {__name__!r} has no attribute {name!r}; optimizers: {', '.join(sorted(ALGORITHMS))}"
-    )
+    known = ", ".join(sorted(ALGORITHMS))
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}; optimizers: {known}")

@@ -55,7 +55,7 @@ class Composed:
                 results = rule(*[tensors[i] for i in reads], **keywords)
                 for i, result in zip(writes, results, strict=True):
                     tensors[i] = result
-            return [tensors[i] for i in self.written]  # type: ignore[misc]
+            return [tensors[i] for i in self.written]
 
         return update
 
