@@ -1,0 +1,1 @@
+"""Datasets: one file each (or a close family), named by `_target_` in configs/dataset/."""

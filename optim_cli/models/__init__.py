@@ -1,0 +1,1 @@
+"""Models: one file each (or a close family), named by `_target_` in configs/model/."""
