@@ -43,6 +43,9 @@ class Optimizer(torch.optim.Optimizer):
 
     # Keys that checkpoints written before torch had them lack, by option name.
     _absent_in_old_checkpoints: ClassVar[dict[str, Any]] = {
+        "amsgrad": False,
+        "nesterov": False,
+        "decoupled_weight_decay": False,
         "maximize": False,
         "foreach": None,
         "capturable": False,
@@ -90,7 +93,8 @@ class Optimizer(torch.optim.Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self.executions = Counter()
+        # Loading a state calls this too, and must not lose count.
+        self.__dict__.setdefault("executions", Counter())
         parameters = inspect.signature(type(self)).parameters
         for group in self.param_groups:
             for name, value in self._absent_in_old_checkpoints.items():

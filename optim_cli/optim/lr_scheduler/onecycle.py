@@ -95,7 +95,7 @@ class OneCycleLR(LRScheduler):
     def step(self, epoch: int | None = None) -> None:
         """Set rate and momentum of the next step; past the end, hold the last and warn once."""
         super().step(epoch)
-        if self.last_epoch == self.total_steps:
+        if self.last_epoch == self.total_steps + 1:
             warnings.warn(
                 f"OneCycleLR: step {self.last_epoch} is past the end of the cycle of "
                 f"{self.total_steps} steps; the last rate is held",

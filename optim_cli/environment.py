@@ -1,0 +1,56 @@
+"""What a result depends on besides its config."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+
+PACKAGES = ("optim-run", "torch", "torchvision", "triton", "hydra-core", "omegaconf", "numpy")
+
+
+def describe(device: torch.device) -> dict[str, Any]:
+    """Versions, device, git commit of the working directory, command line."""
+    return {
+        "command": sys.argv,
+        "directory": os.getcwd(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "cuda": torch.version.cuda,
+        "device": device_name(device),
+        "threads": torch.get_num_threads(),
+        "git": _git(),
+    }
+
+
+def device_name(device: torch.device) -> str:
+    """The device as people call it."""
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return f"{device} ({torch.get_num_threads()} threads)"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git() -> dict[str, Any] | None:
+    """Commit and whether files differ from it; None outside a repository or without git."""
+
+    def ask(*arguments: str) -> str:
+        done = subprocess.run(("git", *arguments), capture_output=True, text=True, timeout=10, check=True)
+        return done.stdout.strip()
+
+    try:
+        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None

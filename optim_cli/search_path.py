@@ -1,0 +1,82 @@
+"""Makes the folder `recipes/` the config group `recipe`, wherever the command is started."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.object_type import ObjectType
+from hydra.core.plugins import Plugins
+from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import OmegaConf
+
+from optim_cli.paths import folder
+
+GROUP = "recipe"
+
+
+class RecipeSource(ConfigSource):
+    """Shows Hydra `<recipes>/x.yaml` as `recipe/x`, a change to the whole config (package _global_)."""
+
+    @staticmethod
+    def scheme() -> str:
+        """Prefix of its entries in the search path."""
+        return "recipes"
+
+    def available(self) -> bool:
+        """Whether the folder is there."""
+        return Path(self.path).is_dir()
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        """The recipe, with the package that every recipe has."""
+        file = self._file(config_path)
+        if file is None or not file.is_file():
+            raise ConfigLoadError(f"Config not found: {file}")
+        return ConfigResult(
+            config=OmegaConf.load(file),
+            path=self.full_path(),
+            provider=self.provider,
+            header={"package": "_global_"},
+        )
+
+    def is_group(self, config_path: str) -> bool:
+        """Whether there are recipes below a path."""
+        place = self._place(config_path)
+        return config_path == "" or (place is not None and place.is_dir())
+
+    def is_config(self, config_path: str) -> bool:
+        """Whether a path is a recipe."""
+        file = self._file(config_path)
+        return file is not None and file.is_file()
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        """Names of the groups or recipes below a path."""
+        place = self._place(config_path)
+        if place is None:
+            return [GROUP] if config_path == "" and results_filter != ObjectType.CONFIG else []
+        names: list[str] = []
+        for entry in place.iterdir() if place.is_dir() else ():
+            self._list_add_result(names, f"{config_path}/{entry.name}", entry.name, results_filter)
+        return sorted(set(names))
+
+    def _place(self, config_path: str) -> Path | None:
+        group, _, rest = config_path.partition("/")
+        return Path(self.path) / rest if group == GROUP else None
+
+    def _file(self, config_path: str) -> Path | None:
+        return self._place(config_path if config_path.endswith(".yaml") else config_path + ".yaml")
+
+
+class RecipesOnSearchPath(SearchPathPlugin):
+    """Adds the recipes that come with the program."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Called by Hydra while it starts."""
+        search_path.append("optim-run", f"{RecipeSource.scheme()}://{folder('recipes')}")
+
+
+def register() -> None:
+    """Make Hydra know both."""
+    Plugins.instance().register(RecipeSource)
+    Plugins.instance().register(RecipesOnSearchPath)

@@ -1,0 +1,1 @@
+"""Where metrics go; trackers see events only."""
