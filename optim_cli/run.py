@@ -98,7 +98,9 @@ def make_repeatable(seed: int, deterministic: bool) -> None:
     """Seed what draws random numbers."""
     random.seed(seed)
     torch.manual_seed(seed)
-    torch.use_deterministic_algorithms(deterministic)
+    # The call imports torch's compiler, seconds of every start, so it is made where it changes something.
+    if deterministic != torch.are_deterministic_algorithms_enabled():
+        torch.use_deterministic_algorithms(deterministic)
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.benchmark = False

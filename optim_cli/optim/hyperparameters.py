@@ -31,12 +31,12 @@ def check_ranges(constructor: type, options: dict[str, Any]) -> None:
     """Check options against the annotations of a class's constructor.
 
     Raises:
-        ValueError: a value is outside its range (NaN always is), or a tensor has more than one
-            element; the message starts with torch's wording and adds what is allowed.
+        ValueError: a value is outside its range (NaN always is), a tuple has not the right length, or a
+            tensor has more than one element; the message starts with torch's wording and adds what is allowed.
     """
     for name, hint in _hints(constructor).items():
         if name in options:
-            for index, value, bounds in _scalars_of(options[name], hint):
+            for index, value, bounds in _scalars_of(name, options[name], hint):
                 _check(name, index, value, bounds)
 
 
@@ -51,13 +51,15 @@ def _hints(constructor: type) -> dict[str, Any]:
     return hints
 
 
-def _scalars_of(value: Any, hint: Any) -> Iterator[tuple[int | None, Any, tuple[Any, ...]]]:
+def _scalars_of(name: str, value: Any, hint: Any) -> Iterator[tuple[int | None, Any, tuple[Any, ...]]]:
     """Numbers in a value with their bounds: the value itself, or the items of a tuple."""
     if get_origin(hint) is Annotated:
         yield None, value, get_args(hint)[1:]
     elif get_origin(hint) is tuple:
+        if not isinstance(value, tuple) or len(value) != len(get_args(hint)):
+            raise ValueError(f"Invalid {name}: {value} ({name} must be {len(get_args(hint))} numbers)")
         for index, (item, item_hint) in enumerate(zip(value, get_args(hint), strict=True)):
-            for _, number, bounds in _scalars_of(item, item_hint):
+            for _, number, bounds in _scalars_of(name, item, item_hint):
                 yield index, number, bounds
 
 

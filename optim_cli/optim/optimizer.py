@@ -55,6 +55,13 @@ class Optimizer(torch.optim.Optimizer):
 
     executions: Counter[str]
 
+    # torch keeps these out of compiled graphs by a wrapper that imports its compiler at the first
+    # call, which takes seconds of every start; the functions themselves do the same work.
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
+    state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
+    load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
+
     def _setup(self, arguments: Mapping[str, Any]) -> None:
         """Initialise from the constructor's arguments (its `locals()`).
 
@@ -63,7 +70,8 @@ class Optimizer(torch.optim.Optimizer):
             RuntimeError: `fused` together with `foreach` or `differentiable`.
         """
         options = {
-            name: value
+            # Pairs come as lists from YAML and JSON; torch stores tuples.
+            name: tuple(value) if isinstance(value, list) else value
             for name, value in arguments.items()
             if name not in ("self", "params", "implementation", "__class__")
         }
