@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+GPU_PYTHON ?= $(BIN)/python
 
 .DEFAULT_GOAL := help
 
@@ -23,6 +24,10 @@ run: $(STAMP) ## train the default experiment (ARGS="optimizer=sgd" adds overrid
 .PHONY: test
 test: $(STAMP) ## run the tests (ARGS="-k foreach" adds options)
 	$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: test-gpu
+test-gpu: ## run the tests that need a CUDA device, with GPU_PYTHON (default: .venv's)
+	$(GPU_PYTHON) -m pytest -m gpu $(ARGS)
 
 .PHONY: check
 check: $(STAMP) ## format, lint and type-check

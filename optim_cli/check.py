@@ -9,9 +9,9 @@ import inspect
 from collections.abc import Callable, Collection, Mapping
 from difflib import get_close_matches
 from importlib import import_module
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_origin, get_type_hints
 
-from annotated_types import Ge
+from annotated_types import Ge, Lt
 from pydantic import ConfigDict, ValidationError, create_model
 
 # What the program adds to each group's parameters when it instantiates the group.
@@ -23,8 +23,9 @@ SUPPLIED = {
     "averaging": ("model",),
     "trainer": (),
 }
+MAY_BE_NONE = ("scheduler", "averaging")
 VALUES: dict[str, Any] = {
-    "seed": Annotated[int, Ge(0)],
+    "seed": Annotated[int, Ge(0), Lt(2**63)],
     "device": Literal["auto", "cpu", "cuda"],
 }
 TRUSTED = ("optim_cli", "torch", "torchvision")
@@ -35,8 +36,8 @@ def mistakes(config: Mapping[str, Any]) -> list[str]:
     found = _unlike(VALUES, {key: config[key] for key in config if key not in SUPPLIED}, "")
     for group, supplied in SUPPLIED.items():
         node = config.get(group)
-        if not isinstance(node, Mapping):
-            found.append(f"{group}: {node!r} is no mapping; choose one with {group}=CHOICE")
+        if not isinstance(node, Mapping) or not (node or group in MAY_BE_NONE):
+            found.append(f"{group}: {node!r} is no choice; choose one with {group}=CHOICE")
         elif node:
             found += _mistakes_in(node, f"{group}.", supplied)
     return found
@@ -53,7 +54,7 @@ def locate(target: Any, key: str) -> Callable[..., Any]:
     module, _, name = target.rpartition(".")
     try:
         found = getattr(import_module(module), name)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"{key}: {target!r} is not to be found ({error})") from None
     if not callable(found):
         raise ValueError(f"{key}: {target!r} is no class or function")
@@ -85,9 +86,9 @@ def _mistakes_in(node: Mapping[str, Any], prefix: str, supplied: Collection[str]
         else:
             required = parameter.default is inspect.Parameter.empty
             fields[name] = (hints.get(name, Any), ... if required else parameter.default)
-    # Lengths that are left open take the run's length later.
+    # Lengths that are left open take the run's length later. YAML has no tuples, so lists stand for them.
     given = {
-        key: value
+        key: tuple(value) if isinstance(value, list) and get_origin(hints.get(key)) is tuple else value
         for key, value in node.items()
         if key != "_target_" and not (value is None and is_duration(hints.get(key)))
     }
@@ -113,7 +114,8 @@ def _unlike(
 ) -> list[str]:
     """Lines for the values that do not fit the types, and for missing and unknown keys."""
     fields = fields or {name: (hint, ...) for name, hint in types.items()}
-    options = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
+    # Strict, because the constructors get the values as they are: '5' and 5.0 are no numbers of epochs.
+    options = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True, protected_namespaces=())
     # Fields are numbered: pydantic refuses some names that parameters may have.
     numbered = {f"field_{i}": name for i, name in enumerate(fields)}
     model = create_model("Checked", __config__=options, **{x: fields[y] for x, y in numbered.items()})

@@ -35,7 +35,8 @@ def main() -> None:
         hydra.main(version_base="1.3", config_path=str(folder("configs").resolve()), config_name="config")(
             _job
         )()
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError, TypeError, OSError) as error:
+        # Hydra's own, while it composes and makes the folder: `_job` lets none of a run through.
         _say(str(error))
         sys.exit(WRONG_CONFIG)
     except KeyboardInterrupt:
@@ -59,7 +60,7 @@ def _job(config: DictConfig) -> float | None:
         _say(str(error))
         sys.exit(WRONG_CONFIG)
     except Exception as error:
-        logging.getLogger(__name__).debug("the run failed", exc_info=True)
+        logging.getLogger(__name__).info("the run failed", exc_info=True)  # below the terminal's level
         _say(f"the run failed: {type(error).__name__}: {error}")
         _say(f"the full trace is in {os.path.join(hydra_config.runtime.output_dir, 'run.log')}")
         sys.exit(FAILED)

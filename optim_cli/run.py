@@ -52,8 +52,8 @@ def run(
     observers = Observers(
         show(console), MetricsFile(directory / "metrics.jsonl"), Curves(directory / "curves.png")
     )
-    training = assemble(values, device, observers, CheckpointWriter(directory / "checkpoints"))
     try:
+        training = assemble(values, device, observers, CheckpointWriter(directory / "checkpoints"))
         observers.started(plan(training, choices))
         results = training.fit()
     finally:

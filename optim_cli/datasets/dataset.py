@@ -11,7 +11,7 @@ from torch import Tensor
 
 BatchSize = Annotated[int, Ge(1)]
 Fraction = Annotated[float, Ge(0), Lt(1)]
-Seed = Annotated[int, Ge(0)]
+Seed = Annotated[int, Ge(0), Lt(2**63)]
 
 
 class Split(ABC):

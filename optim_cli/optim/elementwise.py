@@ -22,6 +22,7 @@ from optim_cli.optim.execution.variant import Variant
 from optim_cli.optim.optimizer import Optimizer, implementation_of
 
 HOST = torch.device("cpu")
+NATIVE = (Tensor, torch.nn.Parameter)
 Row = list[Tensor]
 
 
@@ -32,7 +33,7 @@ class _Work:
     Attributes:
         rows: `(p, g, *states)`.
         states: the parameters' state dictionaries.
-        kinds: (whether the states are new, device, dtypes of the row).
+        kinds: (whether the states are new, device, class of the parameter, dtypes of the row).
         steps: step counts, this step included; zeros where nobody counts or the device does.
     """
 
@@ -45,7 +46,7 @@ class _Work:
     steps: list[float] = field(default_factory=list)
 
     def alike(self, steps: Sequence[float]) -> dict[tuple[Any, ...], list[Row]]:
-        """Rows that need the same scalars and calls: (first, step, device, dtypes) -> rows."""
+        """Rows that need the same scalars and calls: (first, step, device, class, dtypes) -> rows."""
         found: dict[tuple[Any, ...], list[Row]] = {}
         for (first, *kind), step, row in zip(self.kinds, steps, self.rows, strict=True):
             found.setdefault((first, step, *kind), []).append(row)
@@ -80,8 +81,12 @@ class Elementwise(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        for of_parameter in self.state.values():
+            # Old checkpoints of torch's SGD hold a None where there is no momentum buffer yet.
+            for name in [name for name, value in of_parameter.items() if value is None]:
+                del of_parameter[name]
         self._counts = StepCounts()
-        self._told = set()
+        self.__dict__.setdefault("_told", set())
 
     @classmethod
     def variant_of(cls, group: dict[str, Any]) -> Variant:
@@ -133,13 +138,15 @@ class Elementwise(Optimizer):
         """Collect what has a gradient, with its states; states that are missing are created."""
         work = _Work(group, self.variant_of(group), bool(group.get("capturable")))
         names = work.variant.states
+        stateless = not names and not self.zero_dim_state
         for p in group["params"]:
             g = p.grad
             if g is None:
                 continue
             if g.layout is not torch.strided:
                 self._refuse_sparse(g)
-            state = self.state[p]
+            # Looking a parameter up creates its state, which torch's checkpoints lack where none is kept.
+            state = {} if stateless else self.state[p]
             first = False
             try:
                 row = [p, g, *[state[name] for name in names]]
@@ -149,7 +156,7 @@ class Elementwise(Optimizer):
                 row = [p, g, *[state[name] for name in names]]
             work.rows.append(row)
             work.states.append(state)
-            work.kinds.append((first, p.device, *[x.dtype for x in row]))
+            work.kinds.append((first, p.device, p.__class__, *[x.dtype for x in row]))
         work.steps = [0.0] * len(work.rows)
         return work
 
@@ -177,20 +184,26 @@ class Elementwise(Optimizer):
             self._counts.advance(states, device)
 
     def _choose(self, group: dict[str, Any]) -> str:
-        """The execution for a group."""
+        """The execution for a group, or auto."""
         wanted = implementation_of(group)
-        if wanted == "for_loop" or group["differentiable"]:
+        if group["differentiable"]:
             return "for_loop"
         if wanted == "fused":
-            self._tell_once(
-                f"{type(self).__name__}: no fused execution for these tensors, foreach runs instead"
-            )
-        return "foreach"
+            self._tell_once("no fused execution for these tensors, foreach runs instead")
+            return "foreach"
+        return wanted
 
     def _settle(self, execution: str, rows: Sequence[Row]) -> str:
         """Settle on the execution for rows of equal kind, and count it."""
-        # torch's foreach functions want one dtype; a state loaded wider than its parameter is not.
-        if execution == "foreach" and any(x.dtype != rows[0][0].dtype for x in rows[0]):
+        p, *others = rows[0]
+        if execution == "auto":
+            # A tensor subclass need not know torch's foreach functions.
+            fits = p.__class__ in NATIVE and all(x.dtype == p.dtype for x in others)
+            execution = "foreach" if fits else "for_loop"
+        elif execution == "foreach" and any(x.dtype != p.dtype for x in others):
+            self._tell_once(
+                "foreach wants one dtype in parameter, gradient and states: for_loop runs instead"
+            )
             execution = "for_loop"
         self.executions[execution] += 1
         return execution
@@ -198,7 +211,7 @@ class Elementwise(Optimizer):
     def _tell_once(self, message: str) -> None:
         if message not in self._told:
             self._told.add(message)
-            warnings.warn(message, stacklevel=2)
+            warnings.warn(f"{type(self).__name__}: {message}", stacklevel=2)
 
     def _refuse_sparse(self, g: Tensor) -> None:
         raise RuntimeError(

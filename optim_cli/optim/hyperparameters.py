@@ -32,7 +32,8 @@ def check_ranges(constructor: type, options: dict[str, Any]) -> None:
 
     Raises:
         ValueError: a value is outside its range (NaN always is), a tuple has not the right length, or a
-            tensor has more than one element; the message starts with torch's wording and adds what is allowed.
+            tensor has more than one element; the message starts with torch's wording and adds what is
+            allowed.
     """
     for name, hint in _hints(constructor).items():
         if name in options:

@@ -66,7 +66,7 @@ class AveragedModel(nn.Module):
         avg_fn: `(average, current, num_averaged) -> average`, one tensor at a time.
         multi_avg_fn: `(averages, currents, num_averaged)`, in place on lists of one device and dtype.
             With neither of them, all models weigh the same.
-        use_buffers: average buffers as well; otherwise they stay as they were copied.
+        use_buffers: average buffers as well; otherwise they are the newest model's.
 
     Raises:
         AssertionError: both `avg_fn` and `multi_avg_fn` are given.
@@ -111,6 +111,9 @@ class AveragedModel(nn.Module):
                 batches.setdefault(key, []).append((average, current))
             for pairs in batches.values():
                 self._update(*(list(column) for column in zip(*pairs, strict=True)))
+        if not self.use_buffers:
+            for average, current in zip(self.module.buffers(), model.buffers(), strict=True):
+                average.copy_(current)
         self.n_averaged += 1
 
     def _update(self, averages: list[Tensor], currents: list[Tensor]) -> None:

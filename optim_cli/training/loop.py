@@ -88,7 +88,7 @@ class Training:
         final: Metrics = {}
         while self.step < total:
             self.epoch += 1
-            train = self._train_epoch(total)
+            train = self.train_epoch(total)
             if self.epoch % self.trainer.evaluate_every == 0 or self.step == total:
                 final = train | self._evaluate()
                 self.observer.evaluated(self.step, self.epoch, final)
@@ -112,7 +112,7 @@ class Training:
         """Optimizer steps in one pass over the training set."""
         return self.dataset.train.num_batches(self.dataset.batch_size)
 
-    def _train_epoch(self, total: int) -> Metrics:
+    def train_epoch(self, total: int) -> Metrics:
         """Train for one epoch, or to step `total` within it; the epoch's mean loss and accuracy."""
         model, optimizer = self.model, self.optimizer
         model.train()

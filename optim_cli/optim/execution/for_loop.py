@@ -75,8 +75,12 @@ def run_for_loop(
         p, _, *states = row
         wide = torch.float64 if p.dtype == torch.float64 else torch.float32
         read = [x if x.dtype == wide else x.to(wide) for x in row]
+        written = [p, *states]
         if differentiable:
-            read = [x.clone() for x in read]
-        for x, new in zip((p, *states), update(read), strict=True):
-            if new is not x:
-                x.copy_(new)
+            results = update([x.clone() for x in read])
+        else:
+            # A rule may hand one state the old value of another: keep it before that is overwritten.
+            own = {id(x) for x in written}
+            results = [new.clone() if id(new) in own else new for new in update(read)]
+        for x, new in zip(written, results, strict=True):
+            x.copy_(new)

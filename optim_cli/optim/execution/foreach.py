@@ -34,7 +34,7 @@ def run_foreach(
     """Apply a compiled update to columns of tensors, portion by portion."""
     for portion in portions(columns[0]):
         update(
-            *([*column[portion]] for column in columns),
+            *(column[portion] for column in columns),
             *(s[portion] if isinstance(s, Sequence) else s for s in scalars),
         )
 

@@ -100,7 +100,8 @@ def translate(
         RuleError: a text uses something outside the vocabulary.
     """
     inputs = ("p", "g", *states)
-    builder = _Builder(flags)
+    keywords = {x for stage in stages for x in inspect.getfullargspec(stage.rule).kwonlyargs}
+    builder = _Builder(flags, {*inputs, *keywords})
     tensors: dict[str, _Value] = {x: _Tensor(x) for x in inputs}
     for stage in stages:
         parameters = inspect.signature(stage.rule).parameters.values()
@@ -117,8 +118,9 @@ def translate(
 class _Builder:
     """Reads stages one after another; collects operations and scalar expressions."""
 
-    def __init__(self, flags: Mapping[str, object]) -> None:
+    def __init__(self, flags: Mapping[str, object], taken: set[str]) -> None:
         self.flags = flags
+        self.taken = taken
         self.ops: list[Op] = []
         self.scalars: dict[str, str] = {}
         self.names: dict[str, int] = {}
@@ -126,6 +128,7 @@ class _Builder:
     def run(self, stage: Stage, tensors: Mapping[str, _Value]) -> list[_Value]:
         self.function, self.file = parse(stage.rule)
         self.outputs = stage.outputs
+        self.present = {x for x, value in tensors.items() if isinstance(value, _Tensor)}
         self.env: dict[str, _Value] = dict(tensors)
         for argument in self.function.args.kwonlyargs:
             x = argument.arg
@@ -148,12 +151,18 @@ class _Builder:
                     if len(elements) != len(self.outputs):
                         self.refuse(statement, f"{len(elements)} results for {self.outputs}")
                     named = zip(elements, self.outputs, strict=True)
-                    return [self.expression(element, hint) for element, hint in named]
+                    return [self.result(element, output) for element, output in named]
                 case ast.Expr(value=ast.Constant(value=str())):
                     pass  # a docstring
                 case _:
                     self.refuse(statement, "this statement")
         return None
+
+    def result(self, node: ast.expr, output: str) -> _Value:
+        value = self.expression(node, output)
+        if output in self.present and not isinstance(value, _Tensor):
+            self.refuse(node, f"`{ast.unparse(node)}` as the new {output}")
+        return value
 
     def expression(self, node: ast.expr, hint: str = "t") -> _Value:
         """The value of an expression; `hint` names it in generated code."""
@@ -199,8 +208,6 @@ class _Builder:
 
     def call(self, node: ast.Call, name: str, hint: str) -> _Value:
         values = [self.expression(argument, hint) for argument in node.args]
-        if name in SCALAR_FUNCTIONS and not any(isinstance(value, _Tensor) for value in values):
-            return ast.Call(node.func, [self.scalar(node, value) for value in values], [])
         if name not in OPERATIONS:
             self.refuse(node, f"`torch.{name}`")
         operation = OPERATIONS[name]
@@ -209,6 +216,8 @@ class _Builder:
         scalar = rest.pop(0) if rest else keywords.pop(operation.scalar, None)
         well_formed = len(tensors) == operation.tensors and not rest and not keywords
         if not well_formed or not all(isinstance(value, _Tensor) for value in tensors):
+            self.refuse(node, f"`{ast.unparse(node)}`")
+        if scalar is not None and operation.scalar is None:
             self.refuse(node, f"`{ast.unparse(node)}`")
         if scalar is None and operation.scalar is not None and operation.default is None:
             self.refuse(node, f"torch.{name} without `{operation.scalar}`")
@@ -237,7 +246,8 @@ class _Builder:
 
     def fresh(self, stem: str) -> str:
         self.names[stem] = self.names.get(stem, 0) + 1
-        return f"{stem}_{self.names[stem]}"
+        name = f"{stem}_{self.names[stem]}"
+        return self.fresh(stem) if name in self.taken else name
 
     def scalar(self, node: ast.expr, value: _Value) -> ast.expr:
         if isinstance(value, ast.expr):

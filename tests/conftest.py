@@ -1,0 +1,18 @@
+"""Random seeds that a failure shows and `--seed` repeats."""
+
+import random
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seed", type=int, help="seed of randomised inputs (default: another one each time)")
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """Another one each time; pytest shows the print with a failure."""
+    given: int | None = request.config.getoption("--seed")
+    value = random.SystemRandom().randrange(2**32) if given is None else given
+    print(f"seed: {value}")
+    return value

@@ -1,0 +1,240 @@
+"""torch.optim as the oracle: option grids, inputs, tolerances, and a step compared with torch's.
+
+What can be varied is read from the constructors, so a new algorithm is tested without a word here.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import product
+from typing import Annotated, Any, get_origin, get_type_hints
+
+import torch
+from torch import Tensor, nn
+
+from optim_cli.optim import ALGORITHMS
+from optim_cli.optim.elementwise import Elementwise
+from optim_cli.optim.optimizer import Optimizer
+
+Options = dict[str, Any]
+Entries = dict[str, list[Tensor]]
+
+# Elementwise algorithms that torch has too.
+NAMES = [
+    name for name, cls in ALGORITHMS.items() if issubclass(cls, Elementwise) and hasattr(torch.optim, name)
+]
+
+# What asks for an execution, in torch's words.
+EXECUTIONS: dict[str, Options] = {
+    "auto": {},
+    "for_loop": {"foreach": False},
+    "foreach": {"foreach": True},
+    "fused": {"fused": True},
+}
+
+# (rtol, atol) of one step from equal parameters, gradients and states of size 1.
+TOLERANCES = {
+    # The same operations in another order or association: a few roundings of 2^-53 and 2^-24. The
+    # absolute part is for sums that cancel; in float32 it also covers torch's float32 arithmetic on
+    # step counts held in tensors, which makes 1 - 0.999 a relative 3e-5 wrong and the step 3e-5 * lr.
+    torch.float64: (1e-13, 1e-14),
+    torch.float32: (2e-6, 6e-6),
+    # Our for-loop rounds once; torch and both foreach forms round after every operation, each time by
+    # up to 2^-9, and a step chains about eight operations.
+    torch.bfloat16: (2**-5, 2**-7),
+}
+# One rounding to bfloat16 (2^-8, where a tie may fall either way) after float32 arithmetic.
+ONE_ROUNDING = (2**-8, 1e-6)
+
+
+def theirs_of(name: str) -> Any:
+    """torch's class of that name."""
+    return getattr(torch.optim, name)
+
+
+def combinations(name: str) -> list[Options]:
+    """Every combination of an algorithm's options, but for the choice of the execution."""
+    theirs = get_type_hints(theirs_of(name).__init__)
+    ours = get_type_hints(ALGORITHMS[name].__init__, include_extras=True)
+    choices: dict[str, list[Any]] = {}
+    for option, parameter in inspect.signature(ALGORITHMS[name]).parameters.items():
+        if option in ("params", "implementation", "foreach", "fused"):
+            continue
+        values = [*_values(option, ours[option], parameter.default)]
+        if "Tensor" in str(theirs[option]):
+            values.append(_as_tensors(values[0] or values[1]))
+        choices[option] = values
+    return [dict(zip(choices, values, strict=True)) for values in product(*choices.values())]
+
+
+def _values(option: str, hint: Any, default: Any) -> list[Any]:
+    if hint is bool:
+        return [False, True]
+    if option == "lr":
+        return [0.125]  # with 0 no parameter would move, and less is lost in bfloat16
+    if isinstance(default, tuple):
+        return [default]
+    if get_origin(hint) is Annotated or hint in (float, int):
+        return [0.0, 0.3] if default == 0 else [default, 0.0]
+    raise AssertionError(f"no values known for {option}: {hint}")
+
+
+def _as_tensors(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_as_tensors(item) for item in value)
+    return torch.tensor(value, dtype=torch.float64)
+
+
+def fresh(options: Options, dtype: torch.dtype | None = None) -> Options:
+    """Options with tensors of their own, so that no optimizer sees another's."""
+    return {name: _fresh(value, dtype) for name, value in options.items()}
+
+
+def _fresh(value: Any, dtype: torch.dtype | None) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_fresh(item, dtype) for item in value)
+    return value.to(dtype or value.dtype, copy=True) if isinstance(value, Tensor) else value
+
+
+def plain(options: Options) -> Options:
+    """The same arithmetic in the form that torch's for-loop accepts: numbers, no special modes."""
+    modes = {mode: False for mode in ("capturable", "differentiable") if mode in options}
+    return {name: _number(value) for name, value in options.items()} | modes
+
+
+def arithmetics(name: str) -> list[Options]:
+    """Combinations that differ in what is computed, and that torch accepts."""
+    found: dict[str, Options] = {}
+    for options in map(plain, combinations(name)):
+        with suppress(ValueError):
+            theirs_of(name)([torch.ones(1)], **options)
+            found[repr(options)] = options
+    return list(found.values())
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_number(item) for item in value)
+    return value.item() if isinstance(value, Tensor) else value
+
+
+def tensors(generator: torch.Generator, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    """Values of size 1 in small shapes: 0-d, empty, contiguous, transposed, every second column."""
+    wide = [
+        torch.randn(shape, generator=generator, dtype=torch.float64)
+        for shape in ((), (0,), (5,), (2, 3), (2, 6))
+    ]
+    *others, transposed, columns = (x.to(dtype) for x in wide)
+    return [*others, transposed.t(), columns[:, ::2]]
+
+
+def like(values: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
+    """Other values of the same shapes and memory layouts."""
+    return [x.clone().copy_(torch.randn(x.shape, generator=generator, dtype=torch.float64)) for x in values]
+
+
+def parameters(values: Sequence[Tensor], requires_grad: bool = True) -> list[nn.Parameter]:
+    """Parameters of their own memory, laid out as the values are."""
+    params = []
+    for value in values:
+        memory = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype).copy_(value)
+        params.append(nn.Parameter(memory, requires_grad))
+    return params
+
+
+def give(params: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
+    """Set gradients, a copy for each parameter."""
+    for p, g in zip(params, gradients, strict=True):
+        p.grad = None if g is None else g.clone()
+
+
+def params_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+def entries(optimizer: torch.optim.Optimizer) -> Entries:
+    """Parameters and state entries by name, in order of the parameters; not copied."""
+    params = params_of(optimizer)
+    found: Entries = {"p": [p.detach() for p in params]}
+    for p in params:
+        for name, value in optimizer.state.get(p, {}).items():
+            found.setdefault(name, []).append(value.detach())
+    return found
+
+
+def copied(source: Entries) -> Entries:
+    return {name: [x.clone() for x in values] for name, values in source.items()}
+
+
+def align(optimizer: torch.optim.Optimizer, reference: Entries) -> None:
+    """Overwrite parameters and states with those of the reference."""
+    with torch.no_grad():
+        for name, values in entries(optimizer).items():
+            for x, y in zip(values, reference[name], strict=True):
+                x.copy_(y)
+
+
+def difference(ours: Entries, reference: Entries, tolerance: tuple[float, float]) -> str | None:
+    """The first entry that differs, in words, or None."""
+    if list(map(len, ours.values())) != [len(reference.get(name, ())) for name in ours] or len(ours) != len(
+        reference
+    ):
+        return f"entries {_counted(ours)} instead of {_counted(reference)}"
+    x, y = _flat(ours), _flat(reference, list(ours))
+    if torch.allclose(x, y, *tolerance, equal_nan=True):
+        return None
+    for name, values in ours.items():
+        x, y = _flat({name: values}), _flat({name: reference[name]})
+        if not torch.allclose(x, y, *tolerance, equal_nan=True):
+            worst = (x - y).abs().max().item()
+            return f"{name} differs by up to {worst:.3g}: {x.tolist()} instead of {y.tolist()}"
+    raise AssertionError("unreachable")
+
+
+def _counted(found: Entries) -> dict[str, int]:
+    return {name: len(values) for name, values in found.items()}
+
+
+def _flat(found: Entries, order: Sequence[str] | None = None) -> Tensor:
+    pieces = [x.reshape(-1) for name in order or found for x in found[name]]
+    pieces = [torch.view_as_real(x).reshape(-1) if x.is_complex() else x for x in pieces]
+    return torch.cat([x.double() if x.dtype != torch.float64 else x for x in pieces])
+
+
+def assert_close(
+    ours: torch.optim.Optimizer,
+    theirs: torch.optim.Optimizer,
+    tolerance: tuple[float, float] | None = None,
+    context: str = "",
+) -> None:
+    """Parameters and every state entry agree; the tolerance defaults to that of one step."""
+    dtypes = {p.dtype.to_real() for p in params_of(theirs)}
+    loosest = max((TOLERANCES[dtype] for dtype in dtypes), default=(0.0, 0.0))
+    found = difference(entries(ours), entries(theirs), tolerance or loosest)
+    assert found is None, f"{context} {found}"
+
+
+def ran(optimizer: torch.optim.Optimizer) -> dict[str, int]:
+    """Which executions of ours ran, and how often."""
+    assert isinstance(optimizer, Optimizer)
+    return dict(optimizer.executions)
+
+
+def pair(
+    name: str, values: Sequence[Tensor], options: Options | None = None, ours: Options | None = None
+) -> tuple[Optimizer, torch.optim.Optimizer]:
+    """Our optimizer and torch's on parameters of equal values; `ours` holds options for ours alone."""
+    options = options or {}
+    mine = ALGORITHMS[name](parameters(values), **fresh(options), **(ours or {}))
+    return mine, theirs_of(name)(parameters(values), **fresh(options))
+
+
+def step_both(
+    ours: torch.optim.Optimizer, theirs: torch.optim.Optimizer, gradients: Sequence[Tensor | None]
+) -> None:
+    """One step each on equal gradients."""
+    for optimizer in (ours, theirs):
+        give(params_of(optimizer), gradients)
+        optimizer.step()

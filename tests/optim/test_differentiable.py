@@ -1,0 +1,127 @@
+"""Gradients through a step: with respect to parameters, gradients, states and learning rate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from optim_cli.optim import ALGORITHMS
+from tests.optim.oracle import NAMES, Options, arithmetics, params_of, ran, theirs_of
+
+
+@pytest.fixture(autouse=True)
+def _float64() -> Iterator[None]:
+    """Step counts in float64 too: torch's arithmetic on them is then as exact as ours."""
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(default)
+
+
+def initial_state(name: str, options: Options) -> list[str]:
+    probe = ALGORITHMS[name]([torch.ones(2)], **options)
+    params_of(probe)[0].grad = torch.ones(2)
+    probe.step()
+    return [key for key, value in probe.state[params_of(probe)[0]].items() if value.dim()]
+
+
+def stepped(
+    cls: Any,
+    options: Options,
+    p: Tensor,
+    g: Tensor,
+    lr: Tensor,
+    keys: list[str],
+    states: tuple[Tensor, ...],
+    steps: int,
+) -> tuple[Tensor, ...]:
+    """Parameter and states after some steps, as functions of everything before."""
+    # The step changes p and its states in place: a view of a copy keeps autograd's leaves out of it.
+    p = p.clone()
+    optimizer = cls([p], **options | {"lr": lr, "differentiable": True})
+    held = {key: x.clone() for key, x in zip(keys, states, strict=True)}
+    if "exp_avg" in keys:
+        held["step"] = torch.tensor(3.0)
+    optimizer.state[p] = held
+    for step in range(steps):
+        p.grad = g / (1 + step)
+        optimizer.step()
+    if cls in ALGORITHMS.values():
+        assert ran(optimizer) == {"for_loop": steps}
+    return p, *(optimizer.state[p][key] for key in keys)
+
+
+def inputs(keys: list[str], generator: torch.Generator) -> tuple[Tensor, ...]:
+    """p, g, lr, states; second moments are positive and away from each other."""
+    p, g = (torch.randn(4, generator=generator, requires_grad=True) for _ in range(2))
+    lr = torch.tensor(0.1, requires_grad=True)
+    states = [
+        (torch.rand(4, generator=generator) + 1 + 3 * key.startswith("max_")).requires_grad_() for key in keys
+    ]
+    return p, g, lr, *states
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradcheck_through_steps(name: str, generator: torch.Generator) -> None:
+    for options in arithmetics(name):
+        keys = initial_state(name, options)
+
+        def function(
+            p: Tensor, g: Tensor, lr: Tensor, *states: Tensor, options: Options = options, keys: Any = keys
+        ) -> tuple[Tensor, ...]:
+            return stepped(ALGORITHMS[name], options, p, g, lr, keys, states, steps=2)
+
+        assert torch.autograd.gradcheck(function, inputs(keys, generator)), options
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradients_are_those_of_torch(name: str, generator: torch.Generator) -> None:
+    """Of one step: through two, torch overwrites what the learning rate's gradient needs."""
+    for options in arithmetics(name):
+        keys = initial_state(name, options)
+        given = inputs(keys, generator)
+        weights = [torch.randn(4, generator=generator) for _ in range(1 + len(keys))]
+        results = []
+        for cls in (ALGORITHMS[name], theirs_of(name)):
+            p, g, lr, *states = given
+            values = stepped(cls, options, p, g, lr, keys, tuple(states), steps=1)
+            total = torch.stack([(x * w).sum() for x, w in zip(values, weights, strict=True)]).sum()
+            results.append((values, torch.autograd.grad(total, given)))
+        (ours, our_gradients), (theirs, their_gradients) = results
+        for mine, torchs in zip((*ours, *our_gradients), (*theirs, *their_gradients), strict=True):
+            torch.testing.assert_close(mine, torchs, rtol=1e-9, atol=1e-10, msg=str(options))
+
+
+@pytest.mark.parametrize("name", ["Adam", "AdamW"])
+def test_betas_carry_gradients(name: str, generator: torch.Generator) -> None:
+    p, g = (torch.randn(4, generator=generator) for _ in range(2))
+
+    def function(beta1: Tensor, beta2: Tensor, weight_decay: Tensor) -> Tensor:
+        options: Options = {"betas": (beta1, beta2), "weight_decay": weight_decay}
+        keys = ["exp_avg", "exp_avg_sq"]
+        states = (torch.full((4,), 0.5), torch.full((4,), 0.25))
+        return stepped(ALGORITHMS[name], options, p, g, torch.tensor(0.1), keys, states, steps=2)[0]
+
+    given = [torch.tensor(x, requires_grad=True) for x in (0.9, 0.99, 0.1)]
+    assert torch.autograd.gradcheck(function, given)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_learning_rate_found_by_descent_on_it(name: str) -> None:
+    """A step on a parabola: the derivative of the loss after it, by the learning rate."""
+    lr = torch.tensor(0.1, requires_grad=True)
+    weight = torch.tensor(3.0, requires_grad=True)
+    p = weight.clone()
+    optimizer = ALGORITHMS[name]([p], lr=lr, weight_decay=0, differentiable=True)
+    p.grad = weight.clone()  # of p**2 / 2
+    optimizer.step()
+    loss = p**2 / 2
+    (slope,) = torch.autograd.grad(loss, [lr])
+    # SGD: p = 3 (1 - lr); Adam's first step is lr times the sign.
+    expected = -3 * 3 * 0.9 if name == "SGD" else -(3 - 0.1)
+    assert slope.item() == pytest.approx(expected, rel=1e-6)
+    assert ran(optimizer) == {"for_loop": 1}

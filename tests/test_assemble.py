@@ -1,0 +1,124 @@
+"""From a config to parts: what each gets from the others, and whose fault a refusal is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from optim_cli.assemble import assemble, resolve
+from optim_cli.errors import ConfigError
+from optim_cli.optim import SGD, AdamW  # type: ignore[attr-defined]
+from optim_cli.optim.lr_scheduler import OneCycleLR  # type: ignore[attr-defined]
+from optim_cli.training.averaging import EMA
+from optim_cli.training.checkpoint import CheckpointWriter
+from optim_cli.training.events import Observer
+from optim_cli.training.loop import Training
+from tests.experiments import config_of
+
+CPU = torch.device("cpu")
+
+
+def parts_of(tmp_path: Path, *overrides: str) -> Training:
+    return assemble(resolve(config_of(*overrides)), CPU, Observer(), CheckpointWriter(tmp_path))
+
+
+def test_default_parts(tmp_path: Path) -> None:
+    training = parts_of(tmp_path, "averaging=ema", "averaging.decay=0.9")
+    assert isinstance(training.optimizer, AdamW)
+    assert isinstance(training.scheduler, OneCycleLR)
+    assert isinstance(training.averaging, EMA)
+    assert training.scheduler.optimizer is training.optimizer
+    parameters = dict(training.model.named_parameters())
+    group = training.optimizer.param_groups[0]
+    assert [id(x) for x in group["params"]] == [id(x) for x in parameters.values()]
+    assert group["param_names"] == list(parameters)
+    averaged = dict(training.averaging.module.named_parameters())
+    assert averaged.keys() == parameters.keys()
+    assert all(averaged[x] is not parameters[x] for x in parameters)
+    assert [tuple(x.shape) for x in parameters.values()] == [(256, 64), (256,), (128, 256), (128,), (10, 128), (10,)]
+
+
+def test_values_reach_the_constructors(tmp_path: Path) -> None:
+    options = ("optimizer.lr=0.5", "optimizer.momentum=0.8", "optimizer.implementation=foreach")
+    training = parts_of(tmp_path, "optimizer=sgd", "scheduler=none", *options)
+    assert isinstance(training.optimizer, SGD)
+    group = training.optimizer.param_groups[0]
+    assert (group["lr"], group["momentum"], group["nesterov"], group["foreach"]) == (0.5, 0.8, True, True)
+    assert training.scheduler is None
+    assert training.averaging is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "steps"),
+    [
+        (("trainer.epochs=3",), 63),
+        (("trainer.epochs=3", "trainer.max_steps=50"), 50),
+        (("trainer.epochs=3", "trainer.max_steps=500"), 63),
+        (("trainer.epochs=3", "dataset.batch_size=100000"), 3),
+        (("trainer.epochs=3", "dataset.val_fraction=0"), 69),
+    ],
+)
+def test_schedule_is_as_long_as_the_run(tmp_path: Path, overrides: tuple[str, ...], steps: int) -> None:
+    values = {
+        "onecycle": parts_of(tmp_path, *overrides).scheduler,
+        "cosine": parts_of(tmp_path, "scheduler=cosine", *overrides).scheduler,
+    }
+    assert getattr(values["onecycle"], "total_steps", None) == steps
+    assert getattr(values["cosine"], "T_max", None) == steps
+    given = parts_of(tmp_path, "scheduler.total_steps=1234", *overrides).scheduler
+    assert getattr(given, "total_steps", None) == 1234
+
+
+def test_state_holds_plain_types(tmp_path: Path) -> None:
+    """No list or mapping of OmegaConf's gets into what is saved."""
+    training = parts_of(tmp_path, "averaging=ema", "scheduler.max_lr=[0.01]")
+    seen: set[type] = set()
+
+    def walk(value: Any) -> None:
+        seen.add(type(value))
+        for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():
+            walk(inner)
+
+    walk(training.state_dict())
+    assert {"builtins", "torch", "collections"} >= {x.__module__ for x in seen}, seen
+    torch.save(training.state_dict(), tmp_path / "state.pt")
+    torch.load(tmp_path / "state.pt", weights_only=True)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (("optimizer=sgd", "optimizer.momentum=0"), r"^optimizer: Nesterov momentum requires"),
+        (("+optimizer.foreach=true", "optimizer.implementation=for_loop"), r"^optimizer: .*give one or the other"),
+        (("scheduler.max_lr=[0.1,0.2]",), r"^scheduler: max_lr must have the same length"),
+        (("dataset.test_fraction=0.9999",), r"dataset.test_fraction"),
+        (("dataset=cifar10", "dataset.root=nowhere"), r"nowhere"),
+        (("dataset=image_folder", "dataset.root=nowhere"), r"nowhere"),
+    ],
+)
+def test_refused_by_a_constructor(tmp_path: Path, overrides: tuple[str, ...], says: str) -> None:
+    with pytest.raises(ConfigError, match=says) as caught:
+        parts_of(tmp_path, *overrides)
+    assert "Error instantiating" not in str(caught.value)
+    assert "full_key" not in str(caught.value)
+
+
+def test_a_defect_is_no_mistake_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: object, *arguments: object, **options: object) -> None:
+        raise ZeroDivisionError("a defect")
+
+    values = resolve(config_of())
+    monkeypatch.setattr(OneCycleLR, "affine", broken)
+    with pytest.raises(ZeroDivisionError, match="a defect"):
+        assemble(values, CPU, Observer(), CheckpointWriter(tmp_path))
+
+
+def test_the_values_given_stay_as_they_are(tmp_path: Path) -> None:
+    values = resolve(config_of())
+    before = repr(values)
+    assemble(values, CPU, Observer(), CheckpointWriter(tmp_path))
+    assert repr(values) == before
+    assert values["scheduler"]["total_steps"] is None

@@ -1,0 +1,285 @@
+"""Every mistake in a config is told, all of them at once; nothing that a config holds makes the check fail."""
+
+from __future__ import annotations
+
+import random
+from copy import deepcopy
+from math import inf, nan
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from optim_cli.assemble import assemble, resolve
+from optim_cli.check import TRUSTED, hints_of, is_duration, locate, mistakes
+from optim_cli.errors import ConfigError
+from optim_cli.training.checkpoint import CheckpointWriter
+from optim_cli.training.events import Observer
+from tests.experiments import config_of, nested
+
+CROP = {"_target_": "optim_cli.datasets.augmentation.CropFlip", "padding": 1, "flip": True}
+DELETED = object()
+Place = tuple[str, ...]
+
+
+@pytest.fixture(scope="module")
+def default() -> dict[str, Any]:
+    """The default config with an average and an augmentation, as plain values."""
+    values = resolve(config_of("averaging=ema"))
+    values["dataset"]["augmentation"] = dict(CROP)
+    assert not mistakes(values)
+    return values
+
+
+def changed(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """A copy with `a.b` keys set, or deleted."""
+    values = deepcopy(values)
+    for path, value in changes.items():
+        *keys, last = path.split(".")
+        if value is DELETED:
+            del nested(values, keys)[last]
+        else:
+            nested(values, keys)[last] = value
+    return values
+
+
+# (key, value, what the line about it must say)
+WRONG: list[tuple[str, Any, tuple[str, ...]]] = [
+    # unknown keys
+    ("optimizer.beta", [0.9, 0.999], ("unknown key", "did you mean optimizer.betas?", "known: lr, betas")),
+    ("trainer.epoch", 3, ("unknown key", "did you mean trainer.epochs?")),
+    ("model.zzz", 3, ("unknown key", "known: hidden, activation, dropout")),
+    ("sed", 3, ("unknown key", "did you mean seed?")),
+    ("dataset.augmentation.pading", 1, ("unknown key", "did you mean dataset.augmentation.padding?")),
+    ("model.input_shape", [1, 8, 8], ("unknown key",)),
+    ("optimizer.params", [], ("unknown key",)),
+    ("optimizer._args_", [1], ("unknown key",)),
+    ("optimizer._partial_", True, ("unknown key",)),
+    # types
+    ("optimizer.lr", "fast", ("'fast'", "valid number")),
+    ("optimizer.lr", "0.1", ("'0.1'", "valid number")),
+    ("optimizer.lr", True, ("True", "valid number")),
+    ("optimizer.lr", None, ("None", "valid number")),
+    ("optimizer.lr", {}, ("{}", "valid number")),
+    ("optimizer.amsgrad", "yes", ("'yes'", "valid boolean")),
+    ("optimizer.betas", 0.9, ("0.9", "valid tuple")),
+    ("trainer.epochs", 5.0, ("5.0", "valid integer")),
+    ("trainer.epochs", "5", ("'5'", "valid integer")),
+    ("trainer.max_steps", 1e3, ("1000.0", "valid integer")),
+    ("model.hidden", 64, ("64", "valid list")),
+    ("seed", 0.5, ("0.5", "valid integer")),
+    ("dataset.augmentation", 3, ("3",)),
+    ("dataset.augmentation", {"padding": 3}, ("padding",)),
+    ("dataset.augmentation.flip", 1, ("1", "valid boolean")),
+    # ranges
+    ("optimizer.lr", -1e-3, ("-0.001", "greater than or equal to 0")),
+    ("optimizer.lr", nan, ("nan", "greater than or equal to 0")),
+    ("optimizer.betas[1]", 1.0, ("1.0", "less than 1")),
+    ("model.hidden[1]", 0, ("0", "greater than or equal to 1")),
+    ("model.dropout", 1, ("1", "less than 1")),
+    ("dataset.batch_size", 0, ("0", "greater than or equal to 1")),
+    ("dataset.test_fraction", 0.0, ("0.0", "greater than 0")),
+    ("dataset.augmentation.padding", -1, ("-1", "greater than or equal to 0")),
+    ("trainer.epochs", 0, ("0", "greater than or equal to 1")),
+    ("trainer.max_steps", -5, ("-5", "greater than or equal to 1")),
+    ("scheduler.pct_start", 1.5, ("1.5", "less than or equal to 1")),
+    ("scheduler.total_steps", 0, ("0", "greater than or equal to 1")),
+    ("averaging.decay", 2, ("2", "less than or equal to 1")),
+    ("seed", -1, ("-1", "greater than or equal to 0")),
+    ("seed", 2**64, ("less than 9223372036854775808",)),
+    # choices
+    ("device", "tpu", ("'tpu'", "'auto', 'cpu' or 'cuda'")),
+    ("optimizer.implementation", "fuesd", ("'fuesd'", "'auto', 'for_loop', 'foreach' or 'fused'")),
+    ("model.activation", "relo", ("'relo'", "'relu', 'gelu', 'silu' or 'tanh'")),
+    ("scheduler.anneal_strategy", "step", ("'step'", "'cos' or 'linear'")),
+    # what is called
+    ("optimizer._target_", "os.system", ("'os.system' may not be called", ", ".join(TRUSTED))),
+    ("optimizer._target_", "optim", ("'optim' may not be called",)),
+    ("optimizer._target_", "torchrun.run", ("may not be called",)),
+    ("optimizer._target_", None, ("None may not be called",)),
+    ("optimizer._target_", 3, ("3 may not be called",)),
+    ("optimizer._target_", DELETED, ("None may not be called",)),
+    ("optimizer._target_", "optim_cli.optim.Adan", ("not to be found", "optimizers: Adam, AdamW, SGD")),
+    ("model._target_", "optim_cli.models.mpl.MLP", ("not to be found", "optim_cli.models.mpl")),
+    ("model._target_", "torch", ("'torch' is not to be found",)),
+    ("model._target_", "optim_cli..x", ("not to be found",)),
+    ("model._target_", "torch.pi", ("no class or function",)),
+    ("dataset.augmentation._target_", "subprocess.run", ("may not be called",)),
+    # what is missing
+    ("model.hidden", DELETED, ("missing",)),
+    ("dataset.augmentation.flip", DELETED, ("missing",)),
+    ("trainer.epochs", DELETED, ("missing",)),
+    ("seed", DELETED, ("missing",)),
+    # groups
+    ("model", None, ("None", "model=CHOICE")),
+    ("model", {}, ("{}", "model=CHOICE")),
+    ("model", "mlp", ("'mlp'", "model=CHOICE")),
+    ("optimizer", [1], ("[1]", "optimizer=CHOICE")),
+    ("trainer", DELETED, ("None", "trainer=CHOICE")),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "says"), WRONG, ids=lambda x: str(x)[:40])
+def test_each_kind_of_mistake(default: dict[str, Any], key: str, value: Any, says: tuple[str, ...]) -> None:
+    if key.endswith("[1]"):
+        entries = list(nested(default, key.removesuffix("[1]").split(".")))
+        values = changed(default, {key.removesuffix("[1]"): [entries[0], value]})
+    else:
+        values = changed(default, {key: value})
+    found = mistakes(values)
+    assert found
+    lines = [x for x in found if x.startswith(f"{key}: ")]
+    assert len(lines) == 1, found
+    for part in says:
+        assert part in lines[0]
+
+
+def test_all_at_once(default: dict[str, Any], seed: int) -> None:
+    """A sample of the mistakes that do not hide each other."""
+    generator = random.Random(seed)
+    leaves = [x for x in WRONG if "." in x[0] and "_target_" not in x[0] and not x[0].endswith("[1]")]
+    leaves = [x for x in leaves if x[0] != "dataset.augmentation"]
+    for _ in range(30):
+        chosen = {key: value for key, value, _ in generator.sample(leaves, 8)}
+        found = mistakes(changed(default, chosen))
+        assert len(found) == len(chosen), found
+        assert {x.partition(":")[0] for x in found} == chosen.keys()
+
+
+def test_right_values_pass(default: dict[str, Any]) -> None:
+    right: dict[str, Any] = {
+        "optimizer.lr": 1,  # an integer is a number
+        "optimizer.betas": [0, 0.5],
+        "optimizer.foreach": None,
+        "scheduler.total_steps": 10,
+        "scheduler.max_lr": [0.1],
+        "trainer.max_steps": None,
+        "model.hidden": [],
+        "dataset.augmentation": None,
+        "dataset.val_fraction": 0,
+        "averaging": {},
+        "scheduler": {},
+    }
+    assert not mistakes(changed(default, right))
+    for key, value in right.items():
+        assert not mistakes(changed(default, {key: value}))
+
+
+def test_resolve_tells_all() -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve(config_of("optimizer.lr=-1", "+model.hiden=[3]", "trainer.epochs=none", "device=gpu"))
+    lines = str(caught.value).splitlines()
+    # The rate is the peak of the schedule as well.
+    assert [x.partition(":")[0] for x in lines] == [
+        "device",
+        "model.hiden",
+        "optimizer.lr",
+        "scheduler.max_lr",
+        "trainer.epochs",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("optimizer.lr=${nope}", "nope"),
+        ("optimizer.lr=???", "optimizer.lr"),
+        ("~optimizer.lr", "optimizer.lr"),
+        ("optimizer.lr=${oc.env:OPTIM_RUN_HAS_NO_SUCH_VARIABLE}", "OPTIM_RUN_HAS_NO_SUCH_VARIABLE"),
+    ],
+)
+def test_what_does_not_resolve(override: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        resolve(config_of(override))
+
+
+def test_durations() -> None:
+    hints = hints_of(locate("optim_cli.optim.lr_scheduler.OneCycleLR", ""))
+    assert {name for name, hint in hints.items() if is_duration(hint)} == {"total_steps"}
+    hints = hints_of(locate("optim_cli.optim.lr_scheduler.CosineAnnealingLR", ""))
+    assert {name for name, hint in hints.items() if is_duration(hint)} == {"T_max"}
+
+
+# Values that people and programs write where others are wanted; small enough for a part to be made of them.
+ATOMS: list[Any] = [
+    *(None, True, False, 0, 1, -1, 2, 7, 2**31, 2**63, 2**70, -(2**70), 0.0, -0.0, 0.5, 1.0, 1e-12, 1e30, nan, inf, -inf),
+    *("", "auto", "cpu", "relu", "0.1", "nan", "_target_", "optim_cli.optim.SGD", "torch.nn.Linear", "é\n"),
+]
+# Sizes of memory, where a large value is right and cannot be had.
+BOUNDED = {"hidden", "num_samples", "input_shape", "num_classes", "padding"}
+
+
+def places(values: dict[str, Any], prefix: Place = ()) -> list[Place]:
+    """Paths of all keys, of groups too."""
+    found: list[Place] = []
+    for key, value in values.items():
+        found.append((*prefix, key))
+        if isinstance(value, dict):
+            found += places(value, (*prefix, key))
+    return found
+
+
+def anything(generator: random.Random, depth: int = 0) -> Any:
+    """An atom, or a list or mapping of things."""
+    kind = generator.random()
+    if kind < 0.6 or depth == 2:
+        return generator.choice(ATOMS)
+    if kind < 0.85:
+        return [anything(generator, depth + 1) for _ in range(generator.randrange(4))]
+    keys = ["_target_", "lr", "padding", "flip", "x", "1", ""]
+    return {key: anything(generator, depth + 1) for key in generator.sample(keys, generator.randrange(4))}
+
+
+def alike(generator: random.Random, value: Any) -> Any:
+    """Something of a value's type."""
+    if isinstance(value, list):
+        return [alike(generator, x) for x in value]
+    return generator.choice([x for x in ATOMS if type(x) is type(value)] or [value])
+
+
+def large(value: Any) -> bool:
+    if isinstance(value, list):
+        return any(map(large, value))
+    return isinstance(value, int) and value > 1000
+
+
+def test_any_value_anywhere(seed: int, tmp_path: Path) -> None:
+    """A config is refused with ConfigError or makes a run's parts: there is no third way."""
+    generator = random.Random(seed)
+    defaults = [
+        OmegaConf.to_container(config_of(*x), resolve=True)
+        for x in (
+            ("averaging=ema", "+dataset.augmentation={_target_:optim_cli.datasets.augmentation.CropFlip,"
+             "padding:1,flip:true}"),
+            ("optimizer=sgd", "scheduler=cosine", "dataset=synthetic", "dataset.num_samples=200"),
+            ("dataset=mnist", "model=logistic", "scheduler=none"),
+        )
+    ]  # fmt: skip
+    refused = made = 0
+    for _ in range(200):
+        values: Any = deepcopy(generator.choice(defaults))
+        told = []
+        for _ in range(generator.randrange(1, 3)):
+            *keys, last = generator.choice(places(values))
+            old = nested(values, [*keys, last])
+            value = anything(generator) if generator.random() < 0.5 else alike(generator, old)
+            if last in BOUNDED and large(value):
+                continue
+            told.append((".".join([*keys, last]), value))
+            if generator.random() < 0.1:
+                del nested(values, keys)[last]
+            else:
+                nested(values, keys)[last] = value
+        print(told)
+        try:
+            resolved = resolve(DictConfig(values))
+            assemble(resolved, torch.device("cpu"), Observer(), CheckpointWriter(tmp_path))
+        except ConfigError as error:
+            assert str(error)
+            refused += 1
+        else:
+            made += 1
+    assert refused > 50
+    assert made > 10
