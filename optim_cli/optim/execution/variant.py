@@ -21,15 +21,17 @@ from optim_cli.optim.execution.foreach import (
 from optim_cli.optim.execution.scalars import Values, derive, hoisted
 from optim_cli.optim.execution.translate import Program, Stage, translate
 
+Columns = Sequence[Sequence[Tensor]]
+
 
 class Variant:
-    """Runs one step of an algorithm on rows `(p, g, *states)` of equal device and dtypes.
+    """Runs one step of an algorithm on columns of tensors (p, g, *states) of one device and dtypes.
 
     Args:
         name: a Python identifier for generated code.
         scalars: the algorithm's scalar text.
         stages: the texts that make up the rule, in order.
-        states: names of the states present, in the order of the rows.
+        states: names of the states present, in the order of the columns.
         flags: values of the flags.
 
     Raises:
@@ -60,42 +62,28 @@ class Variant:
     def _foreach(self) -> Callable[..., None]:
         return compile_foreach(self.program)
 
-    def foreach(self, rows: Sequence[Sequence[Tensor]], scalars: Sequence[float]) -> None:
-        """All rows at once; `scalars` in the order of the program."""
-        run_foreach(self._foreach, list(zip(*rows, strict=True)), scalars)
+    def foreach(self, columns: Columns, scalars: Sequence[float | Tensor]) -> None:
+        """All tensors at once; `scalars` in the order of the program."""
+        run_foreach(self._foreach, columns, scalars)
 
-    def for_loop(
-        self, rows: Sequence[Sequence[Tensor]], values: Values, differentiable: bool = False
-    ) -> None:
-        """Row after row; `values` by name."""
-        run_for_loop(self._composed.bind(values), rows, differentiable)
+    def for_loop(self, columns: Columns, values: Values, differentiable: bool = False) -> None:
+        """One parameter after another; `values` by name."""
+        run_for_loop(self._composed.bind(values), zip(*columns, strict=True), differentiable)
 
-    def foreach_with_tensors(
-        self, rows: Sequence[Sequence[Tensor]], scalars: Sequence[float | Tensor]
-    ) -> None:
-        """All rows at once, with scalars in tensors: 0-d, or of shape (len(rows),)."""
+    def foreach_with_tensors(self, columns: Columns, scalars: Sequence[float | Tensor]) -> None:
+        """All tensors at once, with scalars in tensors: 0-d, or an entry for each parameter."""
         update = self._with_tensors(compile_foreach, scalars)
-        wide = _wide(rows)
-        lists = [
-            s if not isinstance(s, Tensor) else list(s.to(wide).expand(len(rows)).unbind()) for s in scalars
-        ]
-        run_foreach(update, list(zip(*rows, strict=True)), lists)
+        run_foreach(update, columns, _entries(columns, scalars))
 
     def for_loop_with_tensors(
-        self,
-        rows: Sequence[Sequence[Tensor]],
-        scalars: Sequence[float | Tensor],
-        differentiable: bool = False,
+        self, columns: Columns, scalars: Sequence[float | Tensor], differentiable: bool = False
     ) -> None:
-        """Row after row, with scalars in tensors: 0-d, or of shape (len(rows),)."""
+        """One parameter after another, with scalars in tensors: 0-d, or an entry for each parameter."""
         update = self._with_tensors(compile_single, scalars)
-        wide = _wide(rows)
-        columns = [
-            [s] * len(rows) if not isinstance(s, Tensor) else s.to(wide).expand(len(rows)).unbind()
-            for s in scalars
-        ]
-        of_row = iter(list(zip(*columns, strict=True)) or [()] * len(rows))
-        run_for_loop(lambda row: update(*row, *next(of_row)), rows, differentiable)
+        count = len(columns[0])
+        each = [x if isinstance(x, list) else [x] * count for x in _entries(columns, scalars)]
+        of_row = iter(list(zip(*each, strict=True)) or [()] * count)
+        run_for_loop(lambda row: update(*row, *next(of_row)), zip(*columns, strict=True), differentiable)
 
     def _with_tensors(
         self, compiler: Callable[[Program], Callable[..., Any]], scalars: Sequence[float | Tensor]
@@ -108,5 +96,8 @@ class Variant:
         return self._compiled[key]
 
 
-def _wide(rows: Sequence[Sequence[Tensor]]) -> torch.dtype:
-    return torch.float64 if rows[0][0].dtype == torch.float64 else torch.float32
+def _entries(columns: Columns, scalars: Sequence[float | Tensor]) -> list[float | list[Tensor]]:
+    """Numbers as they are; tensors as an entry for each parameter, in the dtype of the arithmetic."""
+    p, count = columns[0][0], len(columns[0])
+    wide = torch.float64 if p.dtype == torch.float64 else torch.float32
+    return [list(s.to(wide).expand(count).unbind()) if isinstance(s, Tensor) else s for s in scalars]

@@ -176,16 +176,17 @@ def test_every_execution_does_what_the_rule_says(exact: bool, seed: int, tmp_pat
 
 
 def run(variant: Variant, execution: str, rows: list[list[Tensor]], values: Any, draw: random.Random) -> None:
+    columns = [list(column) for column in zip(*rows, strict=True)]
     if execution.endswith("tensors"):
         # A count for each row, some hyperparameters in tensors too.
         known = values | {"step": torch.full((len(rows),), values["step"], dtype=torch.float64)}
         for name in draw.sample(["x", "y"], draw.randint(0, 2)):
             known[name] = torch.tensor(values[name], dtype=torch.float64)
-        getattr(variant, execution)(rows, variant.hoisted(variant.derive(known)))
+        getattr(variant, execution)(columns, variant.hoisted(variant.derive(known)))
     elif execution == "foreach":
-        variant.foreach(rows, variant.hoisted(variant.derive(values)))  # type: ignore[arg-type]
+        variant.foreach(columns, variant.hoisted(variant.derive(values)))
     else:
-        variant.for_loop(rows, variant.derive(values), execution == "differentiable")
+        variant.for_loop(columns, variant.derive(values), execution == "differentiable")
 
 
 MOVES = [
