@@ -60,7 +60,7 @@ def _job(config: DictConfig) -> float | None:
         _say(str(error))
         sys.exit(WRONG_CONFIG)
     except Exception as error:
-        logging.getLogger(__name__).info("the run failed", exc_info=True)  # below the terminal's level
+        logging.getLogger(__name__).exception("the run failed")
         _say(f"the run failed: {type(error).__name__}: {error}")
         _say(f"the full trace is in {os.path.join(hydra_config.runtime.output_dir, 'run.log')}")
         sys.exit(FAILED)

@@ -39,7 +39,11 @@ class CheckpointWriter:
 
 
 def write_whole(state: dict[str, Any], path: Path) -> None:
-    """Save so that `path` holds the old content or the new at every instant, also after a crash."""
+    """Save so that `path` holds the old content or the new at every instant, also after a crash.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with partial.open("wb") as file:
@@ -47,6 +51,9 @@ def write_whole(state: dict[str, Any], path: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
+    except RuntimeError as error:
+        # torch, closing its archive after a failed write, hides what failed: a full disk, say.
+        raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
     finally:
         partial.unlink(missing_ok=True)
     directory = os.open(path.parent, os.O_RDONLY)

@@ -100,6 +100,7 @@ class LiveDisplay(Observer):
 
     def evaluated(self, step: int, epoch: int, metrics: Metrics) -> None:
         """A line above the bar."""
+        self.progress.update(self.task, completed=step, epoch=f"{epoch}/{self.plan.epochs}")
         values = "  ".join(f"{name} [bold]{_number(x)}[/]" for name, x in metrics.items())
         self.progress.console.print(f"epoch {epoch:>3}  {values}", highlight=False)
 
