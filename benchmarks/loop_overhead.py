@@ -60,7 +60,7 @@ def case(name: str) -> tuple[Dataset, nn.Module]:
             num_samples=2000, num_classes=10, input_shape=[1, 28, 28], noise=3.0, data_seed=0, batch_size=128,
             **common,
         )  # fmt: skip
-        model = CNN(widths=[32, 64, 128], input_shape=data.input_shape, num_classes=10)
+        model = CNN(widths=[16, 32, 64], input_shape=data.input_shape, num_classes=10)
     return data, model
 
 

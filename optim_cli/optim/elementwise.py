@@ -173,7 +173,7 @@ class Elementwise(Optimizer):
             for p, state in zip(params, states, strict=True):
                 self._create(state, p, group)
             columns = [[state[name] for state in states] for name in variant.states]
-        on_device = bool(group.get("capturable"))
+        on_device = "step" in self.zero_dim_state and bool(group.get("capturable"))
         steps = [0.0] * len(params)
         return _Work(group, variant, on_device, [params, grads, *columns], states, firsts, steps)
 

@@ -25,6 +25,26 @@ _AS_FOREACH_AND_FUSED: dict[str, tuple[bool | None, bool | None]] = {
 }
 
 
+def as_torch_spells_it(options: dict[str, Any]) -> dict[str, Any]:
+    """Options with `foreach` and `fused` in the place of `implementation`.
+
+    Raises:
+        ValueError: an unknown implementation, or one given together with torch's switches.
+    """
+    options = dict(options)
+    implementation = options.pop("implementation")
+    if implementation not in get_args(Implementation):
+        allowed = ", ".join(get_args(Implementation))
+        raise ValueError(f"Invalid implementation: {implementation!r} (allowed: {allowed})")
+    if implementation == "auto":
+        return options
+    switches = {name: options[name] for name in ("foreach", "fused") if options.get(name) is not None}
+    if switches:
+        given = ", ".join(f"{name}={value}" for name, value in switches.items())
+        raise ValueError(f"implementation={implementation!r} and {given}: give one or the other")
+    return options | dict(zip(("foreach", "fused"), _AS_FOREACH_AND_FUSED[implementation], strict=True))
+
+
 def implementation_of(group: Mapping[str, Any]) -> Implementation:
     """The implementation that a parameter group asks for, as torch reads `foreach` and `fused`."""
     if group["fused"]:
@@ -57,7 +77,6 @@ class Optimizer(torch.optim.Optimizer):
 
     # torch keeps these out of compiled graphs by a wrapper that imports its compiler at the first
     # call, which takes seconds of every start; the functions themselves do the same work.
-    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
     zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
     state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
     load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
@@ -69,23 +88,14 @@ class Optimizer(torch.optim.Optimizer):
             ValueError: a value outside its range, or options that contradict each other.
             RuntimeError: `fused` together with `foreach` or `differentiable`.
         """
-        options = {
-            # Pairs come as lists from YAML and JSON; torch stores tuples.
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in arguments.items()
-            if name not in ("self", "params", "implementation", "__class__")
-        }
-        implementation = arguments["implementation"]
-        if implementation not in get_args(Implementation):
-            allowed = ", ".join(get_args(Implementation))
-            raise ValueError(f"Invalid implementation: {implementation!r} (allowed: {allowed})")
-        if implementation != "auto":
-            if options["foreach"] is not None or options["fused"] is not None:
-                raise ValueError(
-                    f"implementation={implementation!r} and foreach={options['foreach']}, "
-                    f"fused={options['fused']}: give one or the other"
-                )
-            options["foreach"], options["fused"] = _AS_FOREACH_AND_FUSED[implementation]
+        options = as_torch_spells_it(
+            {
+                # Pairs come as lists from YAML and JSON; torch stores tuples.
+                name: tuple(value) if isinstance(value, list) else value
+                for name, value in arguments.items()
+                if name not in ("self", "params", "__class__")
+            }
+        )
         check_ranges(type(self), options)
         self._check_options(options)
         if options["fused"]:
@@ -95,6 +105,18 @@ class Optimizer(torch.optim.Optimizer):
                 raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
         super().__init__(arguments["params"], options)
         self.executions = Counter()
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a parameter group; `implementation` may be among its options.
+
+        Raises:
+            TypeError: not a dict, or not of parameters.
+            ValueError: an unknown implementation, or parameters that cannot be optimized.
+        """
+        if isinstance(param_group, dict) and "implementation" in param_group:
+            switches = {"foreach": None, "fused": None}
+            param_group = switches | as_torch_spells_it(param_group)
+        _add_param_group(self, param_group)
 
     def _check_options(self, options: dict[str, Any]) -> None:
         """Refuse options that contradict each other; a subclass with such options overrides this."""
@@ -151,4 +173,5 @@ def _step(optimizer: Optimizer, closure: Callable[[], Any] | None = None) -> Any
     return loss
 
 
+_add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
 _watched_step = torch.optim.Optimizer.profile_hook_step(_step)

@@ -52,8 +52,8 @@ def write_whole(state: dict[str, Any], path: Path) -> None:
             os.fsync(file.fileno())
         partial.replace(path)
     except RuntimeError as error:
-        # torch, closing its archive after a failed write, hides what failed: a full disk, say.
-        raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
+        # Closing its archive after a write that broke off, torch hides why: a full disk, an interrupt.
+        raise error.__context__ or error from None
     finally:
         partial.unlink(missing_ok=True)
     directory = os.open(path.parent, os.O_RDONLY)

@@ -296,3 +296,16 @@ def test_an_unknown_implementation_is_refused(name: str) -> None:
 def test_an_unknown_attribute_is_refused_with_what_there_is() -> None:
     with pytest.raises(AttributeError, match=r"Sgd.*Adam, AdamW.*SGD"):
         optim.Sgd  # noqa: B018
+
+
+@names
+def test_a_parameter_group_may_name_its_implementation(name: str) -> None:
+    first, second = parameters([torch.ones(2), torch.ones(3)])
+    groups = [{"params": [first], "implementation": "for_loop"}, {"params": [second]}]
+    ours = ALGORITHMS[name](groups, implementation="foreach")
+    give([first, second], [torch.ones(2), torch.ones(3)])
+    ours.step()
+    assert ran(ours) == {"for_loop": 1, "foreach": 1}
+    assert all("implementation" not in group for group in ours.state_dict()["param_groups"])
+    with pytest.raises(ValueError, match="Invalid implementation"):
+        ours.add_param_group({"params": parameters([torch.ones(1)]), "implementation": "fast"})

@@ -28,7 +28,10 @@ def test_every_scheduler_is_compared() -> None:
 def optimizer_of(package: Any, name: str, rates: list[float], tensor: torch.dtype | None = None) -> Any:
     """An optimizer of a group a rate, the rates in tensors if a dtype is given."""
     groups = [
-        {"params": [nn.Parameter(torch.ones(1))], "lr": x if tensor is None else torch.tensor(x, dtype=tensor)}
+        {
+            "params": [nn.Parameter(torch.ones(1))],
+            "lr": x if tensor is None else torch.tensor(x, dtype=tensor),
+        }
         for x in rates
     ]
     return getattr(package, name)(groups, lr=0.1, **({"momentum": 0.9} if name == "SGD" else {}))
@@ -37,7 +40,10 @@ def optimizer_of(package: Any, name: str, rates: list[float], tensor: torch.dtyp
 def options_of(generator: random.Random, name: str, groups: int) -> Options:
     """A configuration that torch accepts and can compute."""
     if name == "CosineAnnealingLR":
-        return {"T_max": generator.choice([1, 2, 3, 7, 20, 50]), "eta_min": generator.choice([0.0, 1e-4, 0.03, 2.0])}
+        return {
+            "T_max": generator.choice([1, 2, 3, 7, 20, 50]),
+            "eta_min": generator.choice([0.0, 1e-4, 0.03, 2.0]),
+        }
     total = generator.choice([2, 3, 5, 10, 17, 40])
     # Where the rise takes exactly one step, torch divides by zero: see test_schedule.py.
     shares = [0.0, 0.1, 0.25, 0.3, 0.5, 0.77, 1.0, generator.random()]
@@ -96,7 +102,8 @@ def pair_of(generator: random.Random, name: str) -> tuple[Any, Any, Any, Any, in
     right = getattr(theirs, name)(yours, **options)
     # The recurrence of a cosine divides by what is left near the lowest rate, which magnifies roundings
     # of 2^-24 a thousand times at 50 steps.
-    rtol = {torch.float32: 2e-3 if name == "CosineAnnealingLR" else 1e-5}.get(tensor, EXACT)
+    single = 2e-3 if name == "CosineAnnealingLR" else 1e-5
+    rtol = single if tensor is torch.float32 else EXACT
     return mine, yours, left, right, length_of(name, options), rtol
 
 
@@ -118,7 +125,9 @@ def test_same_values_at_every_step(name: str, seed: int) -> None:
                 scheduler.step()
             assert close(values_of(mine), values_of(yours), rtol), step
             assert left.last_epoch == right.last_epoch == step + 1
-            assert close([float(x) for x in left.get_last_lr()], [float(x) for x in right.get_last_lr()], rtol)
+            assert close(
+                [float(x) for x in left.get_last_lr()], [float(x) for x in right.get_last_lr()], rtol
+            )
             assert [type(x) for x in left.get_last_lr()] == [type(x) for x in right.get_last_lr()]
 
 

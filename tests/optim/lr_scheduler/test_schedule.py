@@ -1,4 +1,4 @@
-"""What schedules are beyond torch's: pure functions of the step, held past their end, never dividing by zero."""
+"""What schedules are beyond torch's: functions of the step, held past their end, never dividing by zero."""
 
 from __future__ import annotations
 
@@ -58,7 +58,9 @@ def test_value_is_what_stepping_gives(tensor: bool, seed: int) -> None:
             optimizer = adamw(torch.tensor(rate, dtype=torch.float64) if tensor else rate, groups=2)
             scheduler = make(optimizer)
             rates = stepped(optimizer, scheduler, 3 * steps - 1)
-            assert rates == pytest.approx([scheduler.value(t, 1) for t in range(3 * steps)], rel=1e-12, abs=1e-15)
+            assert rates == pytest.approx(
+                [scheduler.value(t, 1) for t in range(3 * steps)], rel=1e-12, abs=1e-15
+            )
 
 
 def test_landmarks_of_a_cosine() -> None:
@@ -155,5 +157,5 @@ def test_whole_numbers_are_fractions_too() -> None:
 def test_per_group() -> None:
     assert per_group("x", 0.5, 3) == [0.5] * 3
     assert per_group("x", (1, 2), 2) == [1, 2]
-    with pytest.raises(ValueError, match="x must have the same length as optimizer.param_groups"):
+    with pytest.raises(ValueError, match=r"^x must have the same length as optimizer.param_groups"):
         per_group("x", [1, 2, 3], 2)
