@@ -10,8 +10,9 @@ import torch
 
 from optim_cli.assemble import assemble, resolve
 from optim_cli.errors import ConfigError
-from optim_cli.optim import SGD, AdamW  # type: ignore[attr-defined]
-from optim_cli.optim.lr_scheduler import OneCycleLR  # type: ignore[attr-defined]
+from optim_cli.optim.algorithms.adamw import AdamW
+from optim_cli.optim.algorithms.sgd import SGD
+from optim_cli.optim.lr_scheduler.onecycle import OneCycleLR
 from optim_cli.training.averaging import EMA
 from optim_cli.training.checkpoint import CheckpointWriter
 from optim_cli.training.events import Observer
@@ -38,7 +39,14 @@ def test_default_parts(tmp_path: Path) -> None:
     averaged = dict(training.averaging.module.named_parameters())
     assert averaged.keys() == parameters.keys()
     assert all(averaged[x] is not parameters[x] for x in parameters)
-    assert [tuple(x.shape) for x in parameters.values()] == [(256, 64), (256,), (128, 256), (128,), (10, 128), (10,)]
+    assert [tuple(x.shape) for x in parameters.values()] == [
+        (256, 64),
+        (256,),
+        (128, 256),
+        (128,),
+        (10, 128),
+        (10,),
+    ]
 
 
 def test_values_reach_the_constructors(tmp_path: Path) -> None:
@@ -79,7 +87,9 @@ def test_state_holds_plain_types(tmp_path: Path) -> None:
 
     def walk(value: Any) -> None:
         seen.add(type(value))
-        for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():
+        for inner in (
+            value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+        ):
             walk(inner)
 
     walk(training.state_dict())
@@ -92,7 +102,10 @@ def test_state_holds_plain_types(tmp_path: Path) -> None:
     ("overrides", "says"),
     [
         (("optimizer=sgd", "optimizer.momentum=0"), r"^optimizer: Nesterov momentum requires"),
-        (("+optimizer.foreach=true", "optimizer.implementation=for_loop"), r"^optimizer: .*give one or the other"),
+        (
+            ("+optimizer.foreach=true", "optimizer.implementation=for_loop"),
+            r"^optimizer: .*give one or the other",
+        ),
         (("scheduler.max_lr=[0.1,0.2]",), r"^scheduler: max_lr must have the same length"),
         (("dataset.test_fraction=0.9999",), r"dataset.test_fraction"),
         (("dataset=cifar10", "dataset.root=nowhere"), r"nowhere"),

@@ -1,4 +1,4 @@
-"""Every mistake in a config is told, all of them at once; nothing that a config holds makes the check fail."""
+"""Every mistake in a config is told, all at once; nothing that a config holds makes the check fail."""
 
 from __future__ import annotations
 
@@ -204,7 +204,29 @@ def test_durations() -> None:
 
 # Values that people and programs write where others are wanted; small enough for a part to be made of them.
 ATOMS: list[Any] = [
-    *(None, True, False, 0, 1, -1, 2, 7, 2**31, 2**63, 2**70, -(2**70), 0.0, -0.0, 0.5, 1.0, 1e-12, 1e30, nan, inf, -inf),
+    *(
+        None,
+        True,
+        False,
+        0,
+        1,
+        -1,
+        2,
+        7,
+        2**31,
+        2**63,
+        2**70,
+        -(2**70),
+        0.0,
+        -0.0,
+        0.5,
+        1.0,
+        1e-12,
+        1e30,
+        nan,
+        inf,
+        -inf,
+    ),
     *("", "auto", "cpu", "relu", "0.1", "nan", "_target_", "optim_cli.optim.SGD", "torch.nn.Linear", "é\n"),
 ]
 # Sizes of memory, where a large value is right and cannot be had.
@@ -245,8 +267,9 @@ def large(value: Any) -> bool:
     return isinstance(value, int) and value > 1000
 
 
-def test_any_value_anywhere(seed: int, tmp_path: Path) -> None:
+def test_any_value_anywhere(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A config is refused with ConfigError or makes a run's parts: there is no third way."""
+    monkeypatch.chdir(tmp_path)
     generator = random.Random(seed)
     defaults = [
         OmegaConf.to_container(config_of(*x), resolve=True)
@@ -257,15 +280,15 @@ def test_any_value_anywhere(seed: int, tmp_path: Path) -> None:
             ("dataset=mnist", "model=logistic", "scheduler=none"),
         )
     ]  # fmt: skip
-    refused = made = 0
-    for _ in range(200):
+    messages, made = [], 0
+    for _ in range(120):
         values: Any = deepcopy(generator.choice(defaults))
         told = []
         for _ in range(generator.randrange(1, 3)):
             *keys, last = generator.choice(places(values))
             old = nested(values, [*keys, last])
             value = anything(generator) if generator.random() < 0.5 else alike(generator, old)
-            if last in BOUNDED and large(value):
+            if (last in BOUNDED and large(value)) or (last == "download" and value is True):
                 continue
             told.append((".".join([*keys, last]), value))
             if generator.random() < 0.1:
@@ -277,9 +300,9 @@ def test_any_value_anywhere(seed: int, tmp_path: Path) -> None:
             resolved = resolve(DictConfig(values))
             assemble(resolved, torch.device("cpu"), Observer(), CheckpointWriter(tmp_path))
         except ConfigError as error:
-            assert str(error)
-            refused += 1
+            messages.append(str(error))
         else:
             made += 1
-    assert refused > 50
-    assert made > 10
+    assert len(messages) > 30
+    assert all(messages)
+    assert made > 3

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -29,15 +30,16 @@ FOLDER = r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-[0-9a-f]{8}"
 ENDLESS = ("trainer.epochs=1000000", "trainer.measure_every=1", "trainer.evaluate_every=5")
 
 
-def start(where: Path, *arguments: str, **options: int) -> subprocess.Popen[str]:
+def start(where: Path, *arguments: str, **options: Any) -> subprocess.Popen[str]:
     """The command in a folder, from the sources here."""
-    return subprocess.Popen(
+    process: subprocess.Popen[str] = subprocess.Popen(
         [sys.executable, "-m", "optim_cli", *arguments],
         cwd=where,
         text=True,
         env={**ENVIRONMENT, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color"},
         **({"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL} | options),
     )
+    return process
 
 
 @dataclass
@@ -119,8 +121,8 @@ def folders_of(where: Path) -> list[Path]:
     return [x.parent for x in where.rglob("config.yaml")]
 
 
-def summary_of(directory: Path) -> dict[str, dict[str, float]]:
-    values: dict[str, dict[str, float]] = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
+def summary_of(directory: Path) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
     return values
 
 
@@ -281,7 +283,7 @@ def test_interrupts(tmp_path: Path, terminal: tuple[int, int]) -> None:
 
     assert ended.code == 143
     assert without_trace(ended.output + ended.errors)
-    assert interrupted.returncode == 130
+    assert interrupted.returncode == 130, shown[-3000:]
     assert "optim-run: interrupted" in shown
     assert without_trace(shown)
     assert re.search(r"epoch\s+5\b.*val/accuracy", shown), "no line above the bar"

@@ -35,9 +35,13 @@ def test_composes(name: str) -> None:
     values = resolve(config_of(f"recipe={name}"))
     recipe = yaml.safe_load((ROOT / "recipes" / f"{name}.yaml").read_text(encoding="utf-8"))
     for group, choice in (next(iter(x.items())) for x in recipe.pop("defaults")):
-        assert group.startswith("override /"), "a recipe names its choices, so that a new default changes none"
+        assert group.startswith("override /"), (
+            "a recipe names its choices, so that a new default changes none"
+        )
         chosen = yaml.safe_load(
-            (ROOT / "configs" / group.removeprefix("override /") / f"{choice}.yaml").read_text(encoding="utf-8")
+            (ROOT / "configs" / group.removeprefix("override /") / f"{choice}.yaml").read_text(
+                encoding="utf-8"
+            )
         )
         assert (chosen or {}).get("_target_") == values[group.removeprefix("override /")].get("_target_")
     assert recipe, "a recipe sets values"

@@ -18,7 +18,7 @@ import yaml
 from hydra.utils import instantiate
 from matplotlib.figure import Figure
 from matplotlib.image import imread
-from omegaconf import OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor
 
 from optim_cli.assemble import resolve
@@ -67,7 +67,7 @@ def checkpoint_of(done: Done, name: str = "best.pt") -> dict[str, Any]:
 def same_bits(left: Any, right: Any) -> bool:
     """Equality of nested states, of tensors bit for bit."""
     if isinstance(left, Tensor):
-        return left.dtype == right.dtype and left.numpy().tobytes() == right.numpy().tobytes()
+        return bool(left.dtype == right.dtype and left.numpy().tobytes() == right.numpy().tobytes())
     if isinstance(left, dict):
         return left.keys() == right.keys() and all(same_bits(left[x], right[x]) for x in left)
     if isinstance(left, list | tuple):
@@ -100,7 +100,7 @@ def test_config_is_resolved_and_loads(done: Done) -> None:
     assert values["dataset"]["seed"] == values["seed"] == 3
     assert values["scheduler"]["max_lr"] == values["optimizer"]["lr"]
     # It is the run: composed values and what the file holds are the same, also to the check.
-    assert resolve(OmegaConf.create(text)) == resolve(config_of(*SMALL, "averaging=ema", "seed=3"))
+    assert resolve(DictConfig(values)) == resolve(config_of(*SMALL, "averaging=ema", "seed=3"))
 
 
 def test_environment(done: Done) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hydra.core.config_search_path import ConfigSearchPath
+from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
 from hydra.errors import MissingConfigException
@@ -85,15 +85,11 @@ def test_search_path_does_not_depend_on_the_working_directory(
 
 
 def test_plugin_appends_one_entry() -> None:
-    class Path_(list[tuple[str, str]]):
-        def append(self, *entry: str) -> None:  # type: ignore[override]
-            super().append(entry)  # type: ignore[arg-type]
-
-    entries = Path_()
-    RecipesOnSearchPath().manipulate_search_path(entries)  # type: ignore[arg-type]
-    assert entries == [("optim-run", f"recipes://{folder('recipes')}")]
-    assert issubclass(RecipesOnSearchPath, SearchPathPlugin)
-    assert ConfigSearchPath is not None
+    entries = ConfigSearchPathImpl()
+    RecipesOnSearchPath().manipulate_search_path(entries)
+    assert [(x.provider, x.path) for x in entries.get_path()] == [
+        ("optim-run", f"recipes://{folder('recipes')}")
+    ]
 
 
 def test_precedence() -> None:
@@ -115,6 +111,6 @@ def test_a_choice_on_the_command_line_wins_too() -> None:
     assert config.model._target_ == "optim_cli.models.logistic.Logistic"
 
 
-def test_unknown_recipe_names_those_there_are() -> None:
+def test_unknown_recipe() -> None:
     with pytest.raises(MissingConfigException, match="recipe/digits/nope"):
         config_of("recipe=digits/nope")

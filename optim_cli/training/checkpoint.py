@@ -27,7 +27,7 @@ class CheckpointWriter:
         """Write `step-<step>.pt`, also as `best.pt` if it is, then drop those that are too old.
 
         Raises:
-            OSError: the folder cannot be written to; what was there before is as it was.
+            OSError: it cannot be written; what was there before is as it was.
         """
         path = self.folder / f"step-{step:08d}.pt"
         write_whole(state, path)
@@ -47,13 +47,16 @@ def write_whole(state: dict[str, Any], path: Path) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with partial.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
+            # By name: in a write to a Python file, an interrupt can end torch's writer in abort().
+            torch.save(state, str(partial))
             os.fsync(file.fileno())
         partial.replace(path)
     except RuntimeError as error:
         # Closing its archive after a write that broke off, torch hides why: a full disk, an interrupt.
-        raise error.__context__ or error from None
+        cause = error.__context__ or error
+        if isinstance(cause, RuntimeError):
+            raise OSError(f"{path} could not be written; is the disk full? ({cause})") from error
+        raise cause from None
     finally:
         partial.unlink(missing_ok=True)
     directory = os.open(path.parent, os.O_RDONLY)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from optim_cli.optim.execution.scalars import Values
 from optim_cli.optim.execution.translate import Stage
-
-REDUCED = (torch.bfloat16, torch.float16)
 
 
 class Composed:
@@ -62,25 +60,24 @@ class Composed:
 
 def run_for_loop(
     update: Callable[[Sequence[Tensor]], Sequence[Tensor]],
-    rows: Iterable[Sequence[Tensor]],
-    differentiable: bool,
+    columns: Sequence[Sequence[Tensor]],
+    apart: bool,
 ) -> None:
-    """Apply a pure update to each row `(p, g, *states)` and store the results.
+    """Apply a pure update to each row `(p, g, *states)` of the columns and store the results.
 
-    Arithmetic is in float32 (float64 for float64 parameters) and rounds once, at the store. With
-    `differentiable` the update sees clones, so that autograd may keep what it reads while the
-    parameter is overwritten.
+    Arithmetic is in float32 (float64 for float64 parameters) and rounds once, at the store.
+
+    Args:
+        update: from a row to new values of `(p, *states)`.
+        columns: parameters, gradients and each state; one dtype a column.
+        apart: let the update see copies: autograd may then keep what it reads while the parameter is
+            overwritten, and a rule may hand one state the old value of another.
     """
-    for row in rows:
-        p, _, *states = row
-        wide = torch.float64 if p.dtype == torch.float64 else torch.float32
-        read = [x if x.dtype == wide else x.to(wide) for x in row]
-        written = [p, *states]
-        if differentiable:
-            results = update([x.clone() for x in read])
-        else:
-            # A rule may hand one state the old value of another: keep it before that is overwritten.
-            own = {id(x) for x in written}
-            results = [new.clone() if id(new) in own else new for new in update(read)]
-        for x, new in zip(written, results, strict=True):
+    wide = torch.float64 if columns[0][0].dtype == torch.float64 else torch.float32
+    narrow = any(column[0].dtype != wide for column in columns)
+    for row in zip(*columns, strict=True):
+        read: Sequence[Tensor] = [x.to(wide) for x in row] if narrow else row
+        if apart:
+            read = [x.clone() for x in read]
+        for x, new in zip((row[0], *row[2:]), update(read), strict=True):
             x.copy_(new)

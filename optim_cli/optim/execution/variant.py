@@ -54,6 +54,8 @@ class Variant:
         self.program: Program = translate(name, stages, states, flags)
         self.derive: Callable[[Values], Values] = derive(scalars)
         self.hoisted = hoisted(self.program)
+        outputs = self.program.outputs.items()
+        self._moves = any(value in self.program.inputs and value != x for x, value in outputs)
         self._composed = Composed(stages, states, flags)
         self._unfused: dict[frozenset[str], Program] = {}
         self._compiled: dict[tuple[str, frozenset[str]], Callable[..., Any]] = {}
@@ -68,7 +70,7 @@ class Variant:
 
     def for_loop(self, columns: Columns, values: Values, differentiable: bool = False) -> None:
         """One parameter after another; `values` by name."""
-        run_for_loop(self._composed.bind(values), zip(*columns, strict=True), differentiable)
+        run_for_loop(self._composed.bind(values), columns, differentiable or self._moves)
 
     def foreach_with_tensors(self, columns: Columns, scalars: Sequence[float | Tensor]) -> None:
         """All tensors at once, with scalars in tensors: 0-d, or an entry for each parameter."""
@@ -83,7 +85,8 @@ class Variant:
         count = len(columns[0])
         each = [x if isinstance(x, list) else [x] * count for x in _entries(columns, scalars)]
         of_row = iter(list(zip(*each, strict=True)) or [()] * count)
-        run_for_loop(lambda row: update(*row, *next(of_row)), zip(*columns, strict=True), differentiable)
+        apart = differentiable or self._moves
+        run_for_loop(lambda row: update(*row, *next(of_row)), columns, apart)
 
     def _with_tensors(
         self, compiler: Callable[[Program], Callable[..., Any]], scalars: Sequence[float | Tensor]

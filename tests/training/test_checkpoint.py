@@ -1,0 +1,160 @@
+"""Checkpoints: which are kept, and that no moment leaves half of one."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from optim_cli.training.checkpoint import CheckpointWriter, read_checkpoint, write_whole
+
+CPU = torch.device("cpu")
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(x.name for x in folder.iterdir())
+
+
+class Unsavable:
+    """Fails when it is written, after what comes before it was."""
+
+    def __reduce__(self) -> Any:
+        raise TypeError("not to be saved")
+
+
+def test_the_two_newest_and_the_best(tmp_path: Path) -> None:
+    writer = CheckpointWriter(tmp_path / "deep" / "folder")
+    bests = {3, 40}
+    seen = []
+    for step in (3, 9, 40, 100, 7000, 123456789):
+        path = writer.save({"step": step, "w": torch.full((3,), step)}, step, step in bests)
+        assert path == writer.folder / f"step-{step:08d}.pt"
+        seen.append(path.name)
+        best = max(x for x in bests if x <= step)
+        assert names(writer.folder) == sorted(["best.pt", *seen[-2:]])
+        assert read_checkpoint(writer.best, CPU)["step"] == best
+        assert read_checkpoint(path, CPU)["w"].tolist() == [step] * 3
+
+
+def test_other_files_stay(tmp_path: Path) -> None:
+    (tmp_path / "mine.pt").write_text("mine")
+    writer = CheckpointWriter(tmp_path)
+    for step in range(5):
+        writer.save({}, step, False)
+    assert "mine.pt" in names(tmp_path)
+    assert "best.pt" not in names(tmp_path)
+
+
+def test_failing_in_the_middle_leaves_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    write_whole({"step": 1}, path)
+    before = path.read_bytes()
+    with pytest.raises(TypeError, match="not to be saved"):
+        write_whole({"tensor": torch.zeros(100_000), "bad": Unsavable()}, path)
+    assert path.read_bytes() == before
+    assert names(tmp_path) == ["a.pt"]
+    writer = CheckpointWriter(tmp_path)
+    with pytest.raises(TypeError, match="not to be saved"):
+        writer.save({"bad": Unsavable()}, 2, True)
+    assert names(tmp_path) == ["a.pt"]
+
+
+def test_old_ones_go_only_after_the_new_one_is_there(tmp_path: Path) -> None:
+    writer = CheckpointWriter(tmp_path)
+    for step in (1, 2):
+        writer.save({"step": step}, step, True)
+    with pytest.raises(TypeError, match="not to be saved"):
+        writer.save({"bad": Unsavable()}, 3, True)
+    assert names(tmp_path) == ["best.pt", "step-00000001.pt", "step-00000002.pt"]
+    assert read_checkpoint(writer.best, CPU) == {"step": 2}
+
+
+def test_a_disk_that_is_full(tmp_path: Path) -> None:
+    """A real limit: for a moment this process may write files of 1 MiB at most."""
+    writer = CheckpointWriter(tmp_path)
+    writer.save({"w": torch.zeros(10)}, 1, True)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, hard))
+    try:
+        with pytest.raises(OSError, match=r"step-00000002.pt could not be written; is the disk full\?"):
+            writer.save({"w": torch.zeros(2**20)}, 2, True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert names(tmp_path) == ["best.pt", "step-00000001.pt"]
+    assert read_checkpoint(writer.best, CPU)["w"].tolist() == [0.0] * 10
+
+
+# An interrupt right after open() leaves a file to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_while_writing(tmp_path: Path, seed: int) -> None:
+    """Comes through as itself at whatever moment, and leaves the old file or the new one."""
+
+    def interrupt(signum: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    generator = random.Random(seed)
+    path = tmp_path / "a.pt"
+    write_whole({"step": -1}, path)
+    newest, interrupted = -1, 0
+    handler = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for step in range(60):
+            state = {"step": step} | {str(i): torch.zeros(500) for i in range(150)}
+            try:
+                signal.setitimer(signal.ITIMER_REAL, generator.uniform(1e-4, 1.5e-2))
+                write_whole(state, path)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                newest = step
+            except KeyboardInterrupt:
+                interrupted += 1
+            found = read_checkpoint(path, CPU)["step"]
+            # It may have come after the new file had taken the old one's place.
+            assert found in (newest, step)
+            newest = found
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
+    assert interrupted > 5
+
+
+@pytest.mark.parametrize("obstacle", ["file", "missing"])
+def test_a_folder_that_cannot_be_written(tmp_path: Path, obstacle: str) -> None:
+    if obstacle == "file":
+        (tmp_path / "checkpoints").write_text("no folder")
+        with pytest.raises(FileExistsError):
+            CheckpointWriter(tmp_path / "checkpoints")
+        return
+    writer = CheckpointWriter(tmp_path / "checkpoints")
+    (tmp_path / "checkpoints").rmdir()
+    with pytest.raises(FileNotFoundError):
+        writer.save({}, 1, True)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the administrator may write anywhere")
+def test_a_read_only_folder(tmp_path: Path) -> None:
+    writer = CheckpointWriter(tmp_path)
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(PermissionError):
+            writer.save({}, 1, True)
+        assert names(tmp_path) == []
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_nothing_in_a_checkpoint_is_run(tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> Any:
+            return os.mkdir, (str(tmp_path / "trapped"),)
+
+    torch.save({"trap": Trap()}, tmp_path / "bad.pt")
+    with pytest.raises(Exception, match="Weights only load failed"):
+        read_checkpoint(tmp_path / "bad.pt", CPU)
+    assert names(tmp_path) == ["bad.pt"]
