@@ -13,8 +13,6 @@ from omegaconf.errors import OmegaConfBaseException
 
 from optim_cli.check import hints_of, is_duration, locate, mistakes
 from optim_cli.errors import ConfigError
-from optim_cli.training.checkpoint import CheckpointWriter
-from optim_cli.training.events import Observer
 from optim_cli.training.loop import Training
 
 
@@ -35,9 +33,7 @@ def resolve(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in values.items()}
 
 
-def assemble(
-    values: Mapping[str, Any], device: torch.device, observer: Observer, checkpoints: CheckpointWriter
-) -> Training:
+def assemble(values: Mapping[str, Any], device: torch.device) -> Training:
     """Instantiate a resolved config: dataset, model, optimizer, scheduler, averaging, training.
 
     Raises:
@@ -55,7 +51,7 @@ def assemble(
         scheduler = _make("scheduler", _of_run_length(values["scheduler"], steps), optimizer=optimizer)
     if values["averaging"]:
         averaging = _make("averaging", values["averaging"], model=model)
-    return Training(trainer, dataset, model, optimizer, scheduler, averaging, device, observer, checkpoints)
+    return Training(trainer, dataset, model, optimizer, scheduler, averaging, device)
 
 
 def _make(group: str, node: Mapping[str, Any], **supplied: Any) -> Any:

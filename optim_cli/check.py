@@ -25,10 +25,11 @@ SUPPLIED = {
 }
 MAY_BE_NONE = ("scheduler", "averaging")
 VALUES: dict[str, Any] = {
-    "seed": Annotated[int, Ge(0), Lt(2**63)],
-    "device": Literal["auto", "cpu", "cuda"],
+    "seed": (Annotated[int, Ge(0), Lt(2**63)], ...),
+    "device": (Literal["auto", "cpu", "cuda"], ...),
 }
-TRUSTED = ("optim_cli", "torch", "torchvision")
+# Whose classes a config may name besides what optim_cli itself defines.
+LIBRARIES = ("torch", "torchvision")
 
 
 def mistakes(config: Mapping[str, Any]) -> list[str]:
@@ -47,19 +48,33 @@ def locate(target: Any, key: str) -> Callable[..., Any]:
     """The class or function that a `_target_` names.
 
     Raises:
-        ValueError: it is none, or of a package that configs may not call.
+        ValueError: there is none, or it is none that a config may call.
     """
-    if not isinstance(target, str) or target.partition(".")[0] not in TRUSTED:
-        raise ValueError(f"{key}: {target!r} may not be called; allowed: {', '.join(TRUSTED)}")
-    module, _, name = target.rpartition(".")
+    module, _, name = str(target).rpartition(".")
+    allowed = f"{key}: {target!r} may not be called; allowed: what optim_cli defines, and modules, datasets, "
+    allowed += f"optimizers and schedulers of {' and '.join(LIBRARIES)}"
+    if module.partition(".")[0] not in ("optim_cli", *LIBRARIES):
+        raise ValueError(allowed)
     try:
         found = getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"{key}: {target!r} is not to be found ({error})") from None
-    if not callable(found):
-        raise ValueError(f"{key}: {target!r} is no class or function")
+    if not _may_be_called(found):
+        raise ValueError(allowed)
     called: Callable[..., Any] = found
     return called
+
+
+def _may_be_called(found: Any) -> bool:
+    # Where it is defined counts, not through which module it is reached: modules import much else.
+    origin = str(getattr(found, "__module__", "")).partition(".")[0]
+    if origin == "optim_cli":
+        return callable(found)
+    if origin not in LIBRARIES or not inspect.isclass(found):
+        return False
+    from torch import nn, optim, utils
+
+    return issubclass(found, (nn.Module, utils.data.Dataset, optim.Optimizer, optim.lr_scheduler.LRScheduler))
 
 
 def hints_of(target: Callable[..., Any]) -> dict[str, Any]:
@@ -76,25 +91,31 @@ def _mistakes_in(node: Mapping[str, Any], prefix: str, supplied: Collection[str]
     found: list[str] = []
     hints = hints_of(target)
     fields: dict[str, Any] = {}
+    values = {key: value for key, value in node.items() if key != "_target_"}
     for name, parameter in inspect.signature(target).parameters.items():
         if name in supplied:
             continue
-        inner = node.get(name)
-        if isinstance(inner, Mapping) and "_target_" in inner:
-            found += _mistakes_in(inner, f"{prefix}{name}.", ())
-            fields[name] = (Any, ...)
-        else:
-            required = parameter.default is inspect.Parameter.empty
-            fields[name] = (hints.get(name, Any), ... if required else parameter.default)
-    # Lengths that are left open take the run's length later. YAML has no tuples, so lists stand for them.
-    given = {
-        key: tuple(value) if isinstance(value, list) and get_origin(hints.get(key)) is tuple else value
-        for key, value in node.items()
-        if key != "_target_" and not (value is None and is_duration(hints.get(key)))
-    }
-    optional = {key for key in node if key not in given}
-    fields = {x: (Any, None) if x in optional else y for x, y in fields.items()}
-    return found + _unlike({x: y[0] for x, y in fields.items()}, given, prefix, fields)
+        hint, value = hints.get(name, Any), values.get(name)
+        default = ... if parameter.default is inspect.Parameter.empty else parameter.default
+        if isinstance(value, Mapping) and "_target_" in value:
+            found += _mistakes_in(value, f"{prefix}{name}.", ())
+            hint = Any
+        elif _calls(value):
+            found.append(f"{prefix}{name}: nothing may be called inside a list or mapping here")
+            hint = Any
+        elif value is None and is_duration(hint):
+            hint = Any  # a length that is left open takes the run's length later
+        elif isinstance(value, list) and get_origin(hint) is tuple:
+            values[name] = tuple(value)  # YAML has no tuples, so lists stand for them
+        fields[name] = (hint, default)
+    return found + _unlike(fields, values, prefix)
+
+
+def _calls(value: Any) -> bool:
+    """Whether Hydra would call something in a value."""
+    if isinstance(value, Mapping):
+        return "_target_" in value or any(map(_calls, value.values()))
+    return isinstance(value, list) and any(map(_calls, value))
 
 
 def is_duration(hint: Any) -> bool:
@@ -106,14 +127,8 @@ def is_duration(hint: Any) -> bool:
     )
 
 
-def _unlike(
-    types: Mapping[str, Any],
-    values: Mapping[str, Any],
-    prefix: str,
-    fields: Mapping[str, Any] | None = None,
-) -> list[str]:
-    """Lines for the values that do not fit the types, and for missing and unknown keys."""
-    fields = fields or {name: (hint, ...) for name, hint in types.items()}
+def _unlike(fields: Mapping[str, Any], values: Mapping[str, Any], prefix: str) -> list[str]:
+    """Lines for values that do not fit `fields` (name -> type, default), for missing and unknown keys."""
     # Strict, because the constructors get the values as they are: '5' and 5.0 are no numbers of epochs.
     options = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True, protected_namespaces=())
     # Fields are numbered: pydantic refuses some names that parameters may have.

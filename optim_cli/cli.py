@@ -55,7 +55,9 @@ def _job(config: DictConfig) -> float | None:
 
     hydra_config = HydraConfig.get()
     try:
-        results = run(config, Path(hydra_config.runtime.output_dir), hydra_config.runtime.choices)
+        # Hydra's own groups (hydra/launcher, ...) are of no interest to the run.
+        choices = {x: y for x, y in hydra_config.runtime.choices.items() if "/" not in str(x)}
+        results = run(config, Path(hydra_config.runtime.output_dir), choices)
     except ConfigError as error:
         _say(str(error))
         sys.exit(WRONG_CONFIG)

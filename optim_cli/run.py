@@ -43,17 +43,19 @@ def run(
     """
     values = resolve(config)
     device = choose_device(values["device"])
-    claim(directory, config)
-    logging.captureWarnings(True)
-    log.info("choices: %s", dict(choices))
     make_repeatable(values["seed"], values["trainer"]["deterministic"])
+    logging.captureWarnings(True)
+    training = assemble(values, device)
+    claim(directory, config)
+    log.info("choices: %s", dict(choices))
     write_json(directory / "environment.json", describe(device))
     console = console or Console()
     observers = Observers(
         show(console), MetricsFile(directory / "metrics.jsonl"), Curves(directory / "curves.png")
     )
+    training.observer = observers
+    training.checkpoints = CheckpointWriter(directory / "checkpoints")
     try:
-        training = assemble(values, device, observers, CheckpointWriter(directory / "checkpoints"))
         observers.started(plan(training, choices))
         results = training.fit()
     finally:
@@ -111,6 +113,7 @@ def plan(training: Training, choices: Mapping[str, str | None]) -> Plan:
     group = training.optimizer.param_groups[0]
     name = type(training.optimizer).__name__
     scheduler, averaging = training.scheduler, training.averaging
+    steps = training.trainer.total_steps(training.steps_per_epoch)
     return Plan(
         device=device_name(training.device),
         model=str(choices["model"]),
@@ -120,8 +123,8 @@ def plan(training: Training, choices: Mapping[str, str | None]) -> Plan:
         optimizer=f"{name}, lr {group.get('max_lr', group.get('initial_lr', group['lr'])):g}",
         schedule="constant learning rate" if scheduler is None else type(scheduler).__name__,
         averaging="none" if averaging is None else type(averaging).__name__,
-        epochs=training.trainer.epochs,
-        steps=training.trainer.total_steps(training.steps_per_epoch),
+        epochs=-(-steps // training.steps_per_epoch),
+        steps=steps,
         batch_size=training.dataset.batch_size,
     )
 

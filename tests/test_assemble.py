@@ -14,8 +14,6 @@ from optim_cli.optim.algorithms.adamw import AdamW
 from optim_cli.optim.algorithms.sgd import SGD
 from optim_cli.optim.lr_scheduler.onecycle import OneCycleLR
 from optim_cli.training.averaging import EMA
-from optim_cli.training.checkpoint import CheckpointWriter
-from optim_cli.training.events import Observer
 from optim_cli.training.loop import Training
 from tests.experiments import config_of
 
@@ -23,7 +21,7 @@ CPU = torch.device("cpu")
 
 
 def parts_of(tmp_path: Path, *overrides: str) -> Training:
-    return assemble(resolve(config_of(*overrides)), CPU, Observer(), CheckpointWriter(tmp_path))
+    return assemble(resolve(config_of(*overrides)), CPU)
 
 
 def test_default_parts(tmp_path: Path) -> None:
@@ -126,12 +124,12 @@ def test_a_defect_is_no_mistake_of_the_user(tmp_path: Path, monkeypatch: pytest.
     values = resolve(config_of())
     monkeypatch.setattr(OneCycleLR, "affine", broken)
     with pytest.raises(ZeroDivisionError, match="a defect"):
-        assemble(values, CPU, Observer(), CheckpointWriter(tmp_path))
+        assemble(values, CPU)
 
 
 def test_the_values_given_stay_as_they_are(tmp_path: Path) -> None:
     values = resolve(config_of())
     before = repr(values)
-    assemble(values, CPU, Observer(), CheckpointWriter(tmp_path))
+    assemble(values, CPU)
     assert repr(values) == before
     assert values["scheduler"]["total_steps"] is None

@@ -19,8 +19,6 @@ from optim_cli.datasets.dataset import Dataset
 from optim_cli.optim import ALGORITHMS
 from optim_cli.optim.lr_scheduler import SCHEDULERS
 from optim_cli.training.averaging import EMA
-from optim_cli.training.checkpoint import CheckpointWriter
-from optim_cli.training.events import Observer
 from optim_cli.training.loop import Training
 from tests.experiments import ROOT, config_of
 
@@ -49,7 +47,7 @@ def needs_files(choice: str) -> bool:
 
 
 def parts_of(tmp_path: Path, *overrides: str) -> Training:
-    return assemble(resolve(config_of(*overrides)), CPU, Observer(), CheckpointWriter(tmp_path))
+    return assemble(resolve(config_of(*overrides)), CPU)
 
 
 def test_every_group_has_choices() -> None:

@@ -41,7 +41,7 @@ ALLOWED: dict[str, set[str]] = {
     "paths.py": set(),
     "environment.py": {"torch."},
     "search_path.py": {"hydra.", "omegaconf", "optim_cli.paths"},
-    "check.py": {"annotated_types", "pydantic", "optim_cli.optim."},
+    "check.py": {"annotated_types", "pydantic", "torch", "optim_cli.optim."},
     "assemble.py": {"hydra.", "omegaconf.", "torch.", "optim_cli."},
     "run.py": {"omegaconf.", "torch.", "rich.", "optim_cli."},
     "cli.py": {"hydra.", "omegaconf.", "optim_cli."},

@@ -74,7 +74,7 @@ class Training:
     scheduler: LRScheduler | None
     averaging: AveragedModel | None
     device: torch.device
-    observer: Observer
+    observer: Observer = field(default_factory=Observer)
     checkpoints: CheckpointWriter | None = None
     step: int = 0
     epoch: int = 0
