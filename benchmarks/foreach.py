@@ -18,14 +18,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's own messages
 
 from optim_cli import optim

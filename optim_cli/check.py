@@ -9,17 +9,18 @@ import inspect
 from collections.abc import Callable, Collection, Mapping
 from difflib import get_close_matches
 from importlib import import_module
-from typing import Annotated, Any, Literal, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Lt
 from pydantic import ConfigDict, ValidationError, create_model
 
-# What the program adds to each group's parameters when it instantiates the group.
+# Parameters that are not for a config: the program supplies them, or they make no sense in a run
+# (`implementation` says what `foreach` and `fused` say).
 SUPPLIED = {
     "model": ("input_shape", "num_classes"),
     "dataset": (),
-    "optimizer": ("params",),
-    "scheduler": ("optimizer",),
+    "optimizer": ("params", "foreach", "fused", "capturable", "differentiable"),
+    "scheduler": ("optimizer", "last_epoch"),
     "averaging": ("model",),
     "trainer": (),
 }
@@ -34,7 +35,8 @@ LIBRARIES = ("torch", "torchvision")
 
 def mistakes(config: Mapping[str, Any]) -> list[str]:
     """Everything wrong with a resolved config, a line each; empty where nothing is."""
-    found = _unlike(VALUES, {key: config[key] for key in config if key not in SUPPLIED}, "")
+    rest = {key: value for key, value in config.items() if key not in SUPPLIED}
+    found = _unlike(VALUES, rest, "", (*VALUES, *SUPPLIED))
     for group, supplied in SUPPLIED.items():
         node = config.get(group)
         if not isinstance(node, Mapping) or not (node or group in MAY_BE_NONE):
@@ -98,7 +100,7 @@ def _mistakes_in(node: Mapping[str, Any], prefix: str, supplied: Collection[str]
         hint, value = hints.get(name, Any), values.get(name)
         default = ... if parameter.default is inspect.Parameter.empty else parameter.default
         if isinstance(value, Mapping) and "_target_" in value:
-            found += _mistakes_in(value, f"{prefix}{name}.", ())
+            found += _mistakes_in(value, f"{prefix}{name}.", ()) or _wrong_kind(value, hint, prefix + name)
             hint = Any
         elif _calls(value):
             found.append(f"{prefix}{name}: nothing may be called inside a list or mapping here")
@@ -109,6 +111,17 @@ def _mistakes_in(node: Mapping[str, Any], prefix: str, supplied: Collection[str]
             values[name] = tuple(value)  # YAML has no tuples, so lists stand for them
         fields[name] = (hint, default)
     return found + _unlike(fields, values, prefix)
+
+
+def _wrong_kind(node: Mapping[str, Any], hint: Any, key: str) -> list[str]:
+    """A line if what a node makes is not what the parameter takes."""
+    made = locate(node["_target_"], key)
+    made = made if inspect.isclass(made) else get_type_hints(made).get("return", object)
+    taken = [x for x in (get_args(hint) or (hint,)) if inspect.isclass(x) and x is not type(None)]
+    if hint is Any or (inspect.isclass(made) and issubclass(made, tuple(taken))):
+        return []
+    names = " or ".join(x.__name__ for x in taken)
+    return [f"{key}: {node['_target_']} makes no {names}, which is allowed here"]
 
 
 def _calls(value: Any) -> bool:
@@ -127,8 +140,14 @@ def is_duration(hint: Any) -> bool:
     )
 
 
-def _unlike(fields: Mapping[str, Any], values: Mapping[str, Any], prefix: str) -> list[str]:
-    """Lines for values that do not fit `fields` (name -> type, default), for missing and unknown keys."""
+def _unlike(
+    fields: Mapping[str, Any], values: Mapping[str, Any], prefix: str, known: Collection[str] = ()
+) -> list[str]:
+    """Lines for values that do not fit `fields` (name -> type, default), for missing and unknown keys.
+
+    Args:
+        known: what to suggest for an unknown key, where it is more than the fields.
+    """
     # Strict, because the constructors get the values as they are: '5' and 5.0 are no numbers of epochs.
     options = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True, protected_namespaces=())
     # Fields are numbered: pydantic refuses some names that parameters may have.
@@ -138,9 +157,9 @@ def _unlike(fields: Mapping[str, Any], values: Mapping[str, Any], prefix: str) -
     found = []
     for key in values:
         if key not in positions:
-            near = get_close_matches(key, positions, n=1)
+            near = get_close_matches(key, known or positions, n=1)
             hint = f"; did you mean {prefix}{near[0]}?" if near else ""
-            found.append(f"{prefix}{key}: unknown key{hint} (known: {', '.join(positions)})")
+            found.append(f"{prefix}{key}: unknown key{hint} (known: {', '.join(known or positions)})")
     try:
         model(**{positions[key]: value for key, value in values.items() if key in positions})
     except ValidationError as error:

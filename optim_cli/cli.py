@@ -2,43 +2,26 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
-from optim_cli.errors import ConfigError
-from optim_cli.paths import folder
-from optim_cli.search_path import register
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 DONE, FAILED, WRONG_CONFIG, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
 
 def main() -> None:
     """Run the command line; the exit code tells how it ended (0, 1, 2, 130, 143)."""
-    register()
-    OmegaConf.register_new_resolver("run_id", run_id, use_cache=True, replace=True)
     signal.signal(signal.SIGTERM, _terminate)
-    # Hydra raises instead of printing and leaving with 1, so that a wrong config is told apart.
-    os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
-        hydra.main(version_base="1.3", config_path=str(folder("configs").resolve()), config_name="config")(
-            _job
-        )()
-    except (HydraException, OmegaConfBaseException, ValueError, TypeError, OSError) as error:
-        # Hydra's own, while it composes and makes the folder: `_job` lets none of a run through.
-        _say(str(error))
-        sys.exit(WRONG_CONFIG)
+        _compose_and_run()
     except KeyboardInterrupt:
         _say("interrupted")
         sys.exit(INTERRUPTED)
@@ -49,24 +32,66 @@ def run_id() -> str:
     return f"{datetime.now():%Y-%m-%d_%H-%M-%S}-{uuid4().hex[:8]}"
 
 
+def _compose_and_run() -> None:
+    # Imported here, where an interrupt is answered.
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    from optim_cli.paths import folder
+    from optim_cli.search_path import register
+
+    register()
+    OmegaConf.register_new_resolver("run_id", run_id, use_cache=True, replace=True)
+    # Hydra raises instead of printing and leaving with 1, so that a wrong config is told apart.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    configs = str(folder("configs").resolve())
+    try:
+        hydra.main(version_base="1.3", config_path=configs, config_name="config")(_job)()
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError, TypeError, OSError) as error:
+        # Hydra's own, while it composes and makes the folder: `_job` lets none of a run through.
+        _say(str(error))
+        sys.exit(WRONG_CONFIG)
+
+
 def _job(config: DictConfig) -> float | None:
     """One job: a run, or one of a multirun; what it returns is a sweep's objective."""
+    import logging
+
+    from hydra.core.hydra_config import HydraConfig
+
+    from optim_cli.errors import ConfigError
     from optim_cli.run import run
 
     hydra_config = HydraConfig.get()
+    directory = Path(hydra_config.runtime.output_dir)
+    # Hydra's own groups (hydra/launcher, ...) are of no interest to the run.
+    choices = {x: y for x, y in hydra_config.runtime.choices.items() if "/" not in str(x)}
     try:
-        # Hydra's own groups (hydra/launcher, ...) are of no interest to the run.
-        choices = {x: y for x, y in hydra_config.runtime.choices.items() if "/" not in str(x)}
-        results = run(config, Path(hydra_config.runtime.output_dir), choices)
+        results = run(config, directory, choices)
     except ConfigError as error:
         _say(str(error))
+        _remove_empty(directory)
         sys.exit(WRONG_CONFIG)
     except Exception as error:
         logging.getLogger(__name__).exception("the run failed")
-        _say(f"the run failed: {type(error).__name__}: {error}")
-        _say(f"the full trace is in {os.path.join(hydra_config.runtime.output_dir, 'run.log')}")
+        # What a worker process raised comes with its trace, the cause on the last line.
+        cause = (str(error).strip().splitlines() or [""])[-1]
+        _say(f"the run failed: {type(error).__name__}: {cause}")
+        _say(f"the full trace is in {directory / 'run.log'}")
         sys.exit(FAILED)
     return results.best.get("val/accuracy", results.final["test/accuracy"])
+
+
+def _remove_empty(directory: Path) -> None:
+    """Take back the folder that Hydra made for a run that never was, and the one around it."""
+    for folder in (directory, directory.parent):
+        try:
+            folder.rmdir()
+        except OSError:  # it holds something
+            return
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:

@@ -11,11 +11,13 @@ from typing import Any
 
 import torch
 
+from optim_cli.paths import PACKAGE
+
 PACKAGES = ("optim-run", "torch", "torchvision", "triton", "hydra-core", "omegaconf", "numpy")
 
 
 def describe(device: torch.device) -> dict[str, Any]:
-    """Versions, device, git commit of the working directory, command line."""
+    """Versions, device, git commit, command line."""
     return {
         "command": sys.argv,
         "directory": os.getcwd(),
@@ -44,10 +46,11 @@ def _version(package: str) -> str | None:
 
 
 def _git() -> dict[str, Any] | None:
-    """Commit and whether files differ from it; None outside a repository or without git."""
+    """Commit of the program's checkout and whether files differ from it; None without one or without git."""
 
     def ask(*arguments: str) -> str:
-        done = subprocess.run(("git", *arguments), capture_output=True, text=True, timeout=10, check=True)
+        command = ("git", "-C", str(PACKAGE), *arguments)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
         return done.stdout.strip()
 
     try:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from annotated_types import Ge, Gt, Le
@@ -104,7 +104,7 @@ def _open(root: Path, name: str) -> "ImageFolder":
     from torchvision.datasets import ImageFolder
 
     try:
-        return ImageFolder(root / name)
+        return ImageFolder(root / name, loader=_load)
     except OSError as error:
         raise ConfigError(
             f"{root / name}: {error}. Expected is one folder per class, with its images in it:\n"
@@ -113,6 +113,16 @@ def _open(root: Path, name: str) -> "ImageFolder":
             f"  {root}/val/CLASS/IMAGE.jpg  (may be absent: dataset.val_fraction of train then)\n"
             "Say where it is: dataset.root=PATH, or the environment variable OPTIM_DATA."
         ) from error
+
+
+def _load(path: str) -> Any:
+    """Read an image; a damaged file is named, which not all of Pillow's errors do."""
+    from torchvision.datasets.folder import default_loader
+
+    try:
+        return default_loader(path)
+    except OSError as error:
+        raise OSError(f"{path} cannot be read as an image: {error}") from error
 
 
 def _same_classes(train: "ImageFolder", other: "ImageFolder") -> None:

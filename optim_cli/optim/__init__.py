@@ -11,10 +11,10 @@ from optim_cli.optim import algorithms, lr_scheduler, swa_utils
 from optim_cli.optim.discovery import discover
 from optim_cli.optim.optimizer import Optimizer
 
-__all__ = ["ALGORITHMS", "Optimizer", "lr_scheduler", "swa_utils"]
-
 ALGORITHMS = discover(algorithms.__name__, algorithms.__path__, Optimizer)
 globals().update(ALGORITHMS)
+
+__all__ = ["ALGORITHMS", "Optimizer", "lr_scheduler", "swa_utils", *ALGORITHMS]
 
 
 def __getattr__(name: str) -> Any:

@@ -18,7 +18,7 @@ from torch import Tensor
 from optim_cli.optim.execution.counts import StepCounts
 from optim_cli.optim.execution.scalars import Values, as_float64
 from optim_cli.optim.execution.stages import before_rule
-from optim_cli.optim.execution.translate import Stage
+from optim_cli.optim.execution.translate import Stage, check_names
 from optim_cli.optim.execution.variant import Variant
 from optim_cli.optim.optimizer import Optimizer, implementation_of
 
@@ -136,10 +136,7 @@ class Elementwise(Optimizer):
                 else:
                     batches[key] = known, columns
         for (variant, execution, differentiable, scalars, *_), (known, columns) in batches.items():
-            if self._settle(execution, columns) == "foreach":
-                variant.foreach(_real(columns), scalars)
-            else:
-                variant.for_loop(_real(columns), known, differentiable)
+            self._run(variant, execution, columns, scalars, known, differentiable)
 
     def _run_with_tensors(self, part: _Work, execution: str, values: Values) -> None:
         """A group whose step counts or hyperparameters live in tensors: nothing is read back."""
@@ -148,12 +145,24 @@ class Elementwise(Optimizer):
             if part.counted_on_device:
                 # Counts on a device cannot be compared here: a vector of them serves all.
                 step = torch.stack([self.state[p]["step"] for p in columns[0]]).double()
-            scalars = part.variant.hoisted(part.variant.derive(known | {"first": first, "step": step}))
-            if self._settle(execution, columns) == "foreach":
-                part.variant.foreach_with_tensors(_real(columns), scalars)
-            else:
-                differentiable = part.group["differentiable"]
-                part.variant.for_loop_with_tensors(_real(columns), scalars, differentiable)
+            known = part.variant.derive(known | {"first": first, "step": step})
+            scalars = part.variant.hoisted(known)
+            differentiable = part.group["differentiable"]
+            self._run(part.variant, execution, columns, scalars, known, differentiable)
+
+    def _run(
+        self,
+        variant: Variant,
+        execution: str,
+        columns: Columns,
+        scalars: Sequence[float | Tensor],
+        known: Values,
+        differentiable: bool,
+    ) -> None:
+        if self._settle(execution, columns) == "foreach":
+            variant.foreach(_real(columns), scalars)
+        else:
+            variant.for_loop(_real(columns), scalars, known, differentiable)
 
     def _gather(self, group: dict[str, Any]) -> _Work:
         """Collect what has a gradient, with its states; states that are missing are created."""
@@ -280,13 +289,22 @@ def _hyperparameters(group: Mapping[str, Any], variant: Variant) -> Values:
 
 @cache
 def _places(variant: Variant, options: tuple[str, ...]) -> list[tuple[str, str, int | None]]:
-    """Where in a group the hyperparameters of a variant stand: (name, option, index in it)."""
+    """Where in a group the hyperparameters of a variant stand: (name, option, index in it).
+
+    Raises:
+        RuleError: a text takes something that is neither an option nor derived.
+    """
     places: list[tuple[str, str, int | None]] = []
-    for name in variant.hyperparameters:
+    for name in variant.keywords:
         if name in options:
             places.append((name, name, None))
-        elif f"{name[:-1]}s" in options:
+        elif f"{name[:-1]}s" in options and name[-1].isdigit():
             places.append((name, f"{name[:-1]}s", int(name[-1]) - 1))
+    known = {name for name, _, _ in places} | {*options} - {"params"}
+    scalars, *rules = variant.texts
+    check_names(scalars, known)
+    for rule in rules:
+        check_names(rule, known | {*variant.derived})
     return places
 
 

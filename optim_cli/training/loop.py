@@ -82,7 +82,10 @@ class Training:
     best_step: int = 0
 
     def fit(self) -> Results:
-        """Train to the end, then evaluate the last and the best weights on the test set, once."""
+        """Train to the end, then evaluate the last and the best weights on the test set, once.
+
+        The best weights are those that the model holds afterwards, where checkpoints are kept.
+        """
         start = perf_counter()
         total = self.trainer.total_steps(self.steps_per_epoch)
         final: Metrics = {}

@@ -96,7 +96,7 @@ class LiveDisplay(Observer):
     def measured(self, step: int, epoch: int, metrics: Metrics) -> None:
         """Shown at the next redraw."""
         text = "  ".join(f"{name.removeprefix('train/')} {_number(x)}" for name, x in metrics.items())
-        self.progress.tasks[0].fields["measured"] = text
+        self.progress.update(self.task, measured=text)
 
     def evaluated(self, step: int, epoch: int, metrics: Metrics) -> None:
         """A line above the bar."""

@@ -309,3 +309,23 @@ def test_a_parameter_group_may_name_its_implementation(name: str) -> None:
     assert all("implementation" not in group for group in ours.state_dict()["param_groups"])
     with pytest.raises(ValueError, match="Invalid implementation"):
         ours.add_param_group({"params": parameters([torch.ones(1)]), "implementation": "fast"})
+
+
+@pytest.mark.filterwarnings("ignore:Dynamo detected")
+@names
+def test_a_compiled_function_may_step(name: str) -> None:
+    mine, theirs = (parameters([torch.ones(2), torch.full((3,), 2.0)]) for _ in range(2))
+    compiled, eager = ALGORITHMS[name](mine), ALGORITHMS[name](theirs)
+    step = torch.compile(lambda: compiled.step(), backend="eager")
+    for _ in range(2):
+        give(mine, [torch.ones(2), torch.ones(3)])
+        give(theirs, [torch.ones(2), torch.ones(3)])
+        step()
+        eager.step()
+    assert all(map(torch.equal, mine, theirs))
+
+
+def test_a_star_import_brings_the_algorithms() -> None:
+    namespace: dict[str, Any] = {}
+    exec("from optim_cli.optim import *", namespace)
+    assert ALGORITHMS.items() <= namespace.items()

@@ -1,9 +1,13 @@
-"""The for-loop execution: the rule itself, called on one tensor after another. The reference."""
+"""The for-loop execution: one tensor after another.
+
+In place for tensors of full precision. The rule itself, called as it stands, where a step is recorded for
+autograd and where float32 arithmetic on narrower tensors rounds once: that form is the reference.
+"""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -59,7 +63,22 @@ class Composed:
 
 
 def run_for_loop(
-    update: Callable[[Sequence[Tensor]], Sequence[Tensor]],
+    update: Callable[..., None],
+    columns: Sequence[Sequence[Tensor]],
+    scalars: Sequence[float | Sequence[Tensor]],
+) -> None:
+    """Apply an update in place to each row `(p, g, *states)` of the columns."""
+    if not any(isinstance(s, Sequence) for s in scalars):
+        for row in zip(*columns, strict=True):
+            update(*row, *scalars)
+        return
+    each = [s if isinstance(s, Sequence) else [s] * len(columns[0]) for s in scalars]
+    for row in zip(*columns, *each, strict=True):
+        update(*row)
+
+
+def run_pure(
+    updates: Iterable[Callable[[Sequence[Tensor]], Sequence[Tensor]]],
     columns: Sequence[Sequence[Tensor]],
     apart: bool,
 ) -> None:
@@ -68,16 +87,20 @@ def run_for_loop(
     Arithmetic is in float32 (float64 for float64 parameters) and rounds once, at the store.
 
     Args:
-        update: from a row to new values of `(p, *states)`.
+        updates: for each row, from it to new values of `(p, *states)`.
         columns: parameters, gradients and each state; one dtype a column.
         apart: let the update see copies: autograd may then keep what it reads while the parameter is
             overwritten, and a rule may hand one state the old value of another.
     """
-    wide = torch.float64 if columns[0][0].dtype == torch.float64 else torch.float32
-    narrow = any(column[0].dtype != wide for column in columns)
-    for row in zip(*columns, strict=True):
-        read: Sequence[Tensor] = [x.to(wide) for x in row] if narrow else row
+    wide = wide_dtype(columns)
+    for update, row in zip(updates, zip(*columns, strict=True), strict=False):
+        read = [x.to(wide) for x in row]
         if apart:
             read = [x.clone() for x in read]
         for x, new in zip((row[0], *row[2:]), update(read), strict=True):
             x.copy_(new)
+
+
+def wide_dtype(columns: Sequence[Sequence[Tensor]]) -> torch.dtype:
+    """The dtype of the arithmetic for these tensors."""
+    return torch.float64 if columns[0][0].dtype == torch.float64 else torch.float32

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optim_cli.optim.execution.translate import Program, check_scalars, compile_source
+from optim_cli.optim.execution.translate import Program, compile_source
 from optim_cli.optim.execution.vocabulary import Scalars
 
 Values = dict[str, float | Tensor]
@@ -26,11 +26,7 @@ def derive(function: FunctionType) -> Callable[[Values], Values]:
 
     Returns:
         A function from the values known (hyperparameters, `step`, `first`) to these and the derived.
-
-    Raises:
-        RuleError: `function` says something outside the vocabulary.
     """
-    check_scalars(function)
     needed = list(inspect.signature(function).parameters)
     bound: Callable[..., Values] = FunctionType(
         function.__code__, {**function.__globals__, "torch": Scalars}, function.__name__
@@ -51,11 +47,13 @@ def hoisted(program: Program) -> Callable[[Mapping[str, Any]], tuple[float | Ten
     name = f"{program.name}_scalars"
     if not program.scalars:
         return lambda values: ()
-    lines = [f"def {name}(values):"]
     used = sorted({x for source in program.scalars.values() for x in _names(source)})
-    lines += [f"    {x} = values[{x!r}]" for x in used]
-    lines += [f"    return ({', '.join(program.scalars.values())},)"]
-    return compile_source("\n".join(lines) + "\n", name, {"torch": Scalars})
+    lines = [
+        f"def {name}({', '.join(used)}):",
+        f"    return ({', '.join(program.scalars.values())},)",
+    ]
+    function = compile_source("\n".join(lines) + "\n", name, {"torch": Scalars})
+    return lambda values: function(*[values[x] for x in used])
 
 
 def _names(source: str) -> set[str]:

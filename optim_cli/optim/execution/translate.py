@@ -10,9 +10,12 @@ from __future__ import annotations
 import ast
 import inspect
 import linecache
+import sys
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
+from types import ModuleType
 from typing import Any, NoReturn
 
 from optim_cli.optim.execution.vocabulary import (
@@ -299,8 +302,11 @@ def parse(function: Callable[..., Any]) -> tuple[ast.FunctionDef, str]:
     return definition, file
 
 
-def check_scalars(function: Callable[..., Any]) -> None:
+def check_scalars(function: Callable[..., Any]) -> tuple[str, ...]:
     """Refuse an algorithm's `scalars` that says something outside its vocabulary.
+
+    Returns:
+        Names of what it derives.
 
     Raises:
         RuleError: with the file, the line and what is allowed.
@@ -317,8 +323,13 @@ def check_scalars(function: Callable[..., Any]) -> None:
             case ast.Return(value=ast.Call(func=ast.Name(id="dict"), args=[], keywords=keywords)):
                 for keyword in keywords:
                     _check_scalar(file, keyword.value, known)
+                derived = tuple(keyword.arg for keyword in keywords if keyword.arg is not None)
+                if len(derived) != len(keywords):
+                    refuse(file, statement, "`**` in the result", ALLOWED_IN_SCALARS)
+                return derived
             case _:
                 refuse(file, statement, "this statement", ALLOWED_IN_SCALARS)
+    refuse(file, definition, "a text without a return", ALLOWED_IN_SCALARS)
 
 
 def _check_scalar(file: str, node: ast.expr, known: set[str]) -> None:
@@ -332,7 +343,11 @@ def _check_scalar(file: str, node: ast.expr, known: set[str]) -> None:
         case ast.BinOp(left=left, op=ast.Add() | ast.Sub() | ast.Mult() | ast.Div() | ast.Pow(), right=right):
             _check_scalar(file, left, known)
             _check_scalar(file, right, known)
-        case ast.Compare(left=left, ops=[_], comparators=[right]):
+        case ast.Compare(
+            left=left,
+            ops=[ast.Lt() | ast.LtE() | ast.Gt() | ast.GtE() | ast.Eq() | ast.NotEq()],
+            comparators=[right],
+        ):
             _check_scalar(file, left, known)
             _check_scalar(file, right, known)
         case ast.Call(func=ast.Attribute(value=ast.Name(id="torch"), attr=name), args=args, keywords=[]) if (
@@ -344,11 +359,28 @@ def _check_scalar(file: str, node: ast.expr, known: set[str]) -> None:
             refuse(file, node, f"`{ast.unparse(node)}`", ALLOWED_IN_SCALARS)
 
 
+def check_names(function: Callable[..., Any], known: Collection[str]) -> None:
+    """Refuse a text with a keyword parameter that nothing gives a value.
+
+    Raises:
+        RuleError: with the file, the line and the names there are.
+    """
+    definition, file = parse(function)
+    for argument in definition.args.kwonlyargs:
+        if argument.arg not in known:
+            refuse(file, argument, f"the parameter `{argument.arg}`", ", ".join(sorted(known)))
+
+
 def compile_source(source: str, name: str, namespace: Mapping[str, object]) -> Callable[..., Any]:
-    """Compile generated code; tracebacks and debuggers show it under `<optim_cli NAME>`."""
-    file = f"<optim_cli {name}>"
+    """Compile generated code as a module of its own, which tracebacks, debuggers and compilers can find."""
+    module = ModuleType(f"{__package__}.generated_{next(_numbers)}_{name}")
+    file = f"<{module.__name__}>"
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
-    scope: dict[str, Any] = {"__name__": f"optim_cli.generated.{name}", **namespace}
-    exec(compile(source, file, "exec"), scope)
-    function: Callable[..., Any] = scope[name]
+    vars(module).update(namespace)
+    sys.modules[module.__name__] = module
+    exec(compile(source, file, "exec"), vars(module))
+    function: Callable[..., Any] = getattr(module, name)
     return function
+
+
+_numbers = count()

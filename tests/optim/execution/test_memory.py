@@ -8,7 +8,7 @@ import pytest
 
 from optim_cli.optim import ALGORITHMS
 from optim_cli.optim.elementwise import Elementwise
-from optim_cli.optim.execution.foreach import print_foreach
+from optim_cli.optim.execution.printer import print_in_place
 from tests.optim.oracle import NAMES, Options, arithmetics
 
 
@@ -17,7 +17,7 @@ def temporaries(name: str, options: Options) -> int:
     cls = ALGORITHMS[name]
     assert issubclass(cls, Elementwise)
     group = cls([{"params": []}], **options).param_groups[0]
-    source = print_foreach(cls.variant_of(group).program, "update")
+    source = print_in_place(cls.variant_of(group).program, "foreach", "update")
     alive: set[str] = set()
     peak = 0
     for line in source.splitlines():

@@ -145,7 +145,14 @@ def by_hand(module: Any, rows: Sequence[Sequence[Tensor]], values: Any) -> list[
     return expected
 
 
-EXECUTIONS = ("for_loop", "differentiable", "foreach", "for_loop_with_tensors", "foreach_with_tensors")
+EXECUTIONS = (
+    "for_loop",
+    "differentiable",
+    "foreach",
+    "for_loop_with_tensors",
+    "differentiable_with_tensors",
+    "foreach_with_tensors",
+)
 
 
 @pytest.mark.parametrize("exact", [False, True], ids=["free", "exact"])
@@ -182,11 +189,13 @@ def run(variant: Variant, execution: str, rows: list[list[Tensor]], values: Any,
         known = values | {"step": torch.full((len(rows),), values["step"], dtype=torch.float64)}
         for name in draw.sample(["x", "y"], draw.randint(0, 2)):
             known[name] = torch.tensor(values[name], dtype=torch.float64)
-        getattr(variant, execution)(columns, variant.hoisted(variant.derive(known)))
-    elif execution == "foreach":
-        variant.foreach(columns, variant.hoisted(variant.derive(values)))
+        values = known
+    known = variant.derive(values)
+    scalars = variant.hoisted(known)
+    if execution.startswith("foreach"):
+        variant.foreach(columns, scalars)
     else:
-        variant.for_loop(columns, variant.derive(values), execution == "differentiable")
+        variant.for_loop(columns, scalars, known, execution.startswith("differentiable"))
 
 
 MOVES = [

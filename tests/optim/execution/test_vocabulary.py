@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from optim_cli.optim.execution.scalars import derive
-from optim_cli.optim.execution.translate import Program, RuleError, Stage, translate
+from optim_cli.optim.algorithms.sgd import SGD
+from optim_cli.optim.execution.translate import Program, RuleError, Stage, check_scalars, translate
 from optim_cli.optim.execution.vocabulary import ALLOWED_IN_RULES, ALLOWED_IN_SCALARS
 
 # The texts below stand outside the vocabulary on purpose; the line refused ends in `# here`.
@@ -267,7 +267,27 @@ def scalar_method(*, lr: Tensor) -> dict[str, Any]:
     return dict(lr2=lr.item())  # here
 
 
+def scalar_membership(*, lr: Any) -> dict[str, Any]:
+    return dict(lr2=torch.where(lr in lr, lr, 1))  # type: ignore[call-overload] # here
+
+
+def scalar_identity(*, lr: Any) -> dict[str, Any]:
+    return dict(lr2=torch.where(lr is lr, lr, 1))  # type: ignore[call-overload] # here
+
+
+def scalar_without_return(*, lr: float) -> None:  # here
+    lr = lr / 2
+
+
+def scalar_unpacking(*, lr: Any) -> dict[str, Any]:
+    return dict(**lr)  # here
+
+
 SCALARS = [
+    scalar_membership,
+    scalar_identity,
+    scalar_without_return,
+    scalar_unpacking,
     scalar_loop,
     scalar_condition,
     scalar_choice,
@@ -283,7 +303,7 @@ SCALARS = [
 @pytest.mark.parametrize("scalars", SCALARS)
 def test_scalars_outside_the_vocabulary(scalars: FunctionType) -> None:
     with pytest.raises(RuleError) as refused:
-        derive(scalars)
+        check_scalars(scalars)
     assert (refused.value.filename, refused.value.lineno) == (__file__, line_marked(scalars))
     assert ALLOWED_IN_SCALARS in str(refused.value)
 
@@ -344,3 +364,24 @@ def test_names_of_a_rule_do_not_collide_with_generated_ones() -> None:
     assert len({*targets, *result.inputs}) == len(targets) + len(result.inputs)
     assert result.scalars["s_1"] == "s_1"
     assert set(result.scalars.values()) == {"s_1", "s_1 * 2"}
+
+
+class _Misspelled(SGD):
+    @staticmethod
+    def rule(  # type: ignore[override]
+        p: Tensor,
+        g: Tensor,
+        momentum_buffer: Tensor | None,
+        *,
+        lrr: float,  # here
+    ) -> tuple[Tensor, Tensor | None]:
+        return torch.add(p, g, alpha=-lrr), momentum_buffer
+
+
+def test_a_parameter_that_nothing_gives_a_value_is_refused() -> None:
+    p = torch.ones(2, requires_grad=True)
+    p.grad = torch.ones(2)
+    with pytest.raises(RuleError, match=r"`lrr`.*test_vocabulary.py, line \d+.*lr") as refused:
+        _Misspelled([p]).step()
+    assert refused.value.lineno == line_marked(_Misspelled.rule)
+    assert torch.equal(p, torch.ones(2))
