@@ -100,10 +100,6 @@ def test_state_holds_plain_types(tmp_path: Path) -> None:
     ("overrides", "says"),
     [
         (("optimizer=sgd", "optimizer.momentum=0"), r"^optimizer: Nesterov momentum requires"),
-        (
-            ("+optimizer.foreach=true", "optimizer.implementation=for_loop"),
-            r"^optimizer: .*give one or the other",
-        ),
         (("scheduler.max_lr=[0.1,0.2]",), r"^scheduler: max_lr must have the same length"),
         (("dataset.test_fraction=0.9999",), r"dataset.test_fraction"),
         (("dataset=cifar10", "dataset.root=nowhere"), r"nowhere"),

@@ -18,6 +18,11 @@ from optim_cli.errors import ConfigError
 from tests.experiments import config_of, nested
 
 CROP = {"_target_": "optim_cli.datasets.augmentation.CropFlip", "padding": 1, "flip": True}
+OF_ANOTHER_KIND = {
+    "_target_": "optim_cli.datasets.image_folder.ResizedCropFlip",
+    "min_area": 0.5,
+    "flip": True,
+}
 DELETED = object()
 Place = tuple[str, ...]
 
@@ -105,6 +110,9 @@ WRONG: list[tuple[str, Any, tuple[str, ...]]] = [
     ("model._target_", "optim_cli..x", ("not to be found",)),
     ("model._target_", "torch.pi", ("may not be called",)),
     ("model._target_", "torch.hub.load", ("may not be called",)),
+    ("dataset.augmentation", OF_ANOTHER_KIND, ("makes no Augmentation",)),
+    ("optimizer.differentiable", True, ("unknown key",)),
+    ("scheduler.last_epoch", 3, ("unknown key",)),
     ("dataset.augmentation._target_", "torch.utils.collect_env.run", ("may not be called",)),
     ("model._target_", "optim_cli.check.import_module", ("may not be called",)),
     ("model._target_", "optim_cli.environment.subprocess", ("may not be called",)),
@@ -156,7 +164,6 @@ def test_right_values_pass(default: dict[str, Any]) -> None:
     right: dict[str, Any] = {
         "optimizer.lr": 1,  # an integer is a number
         "optimizer.betas": [0, 0.5],
-        "optimizer.foreach": None,
         "scheduler.total_steps": 10,
         "scheduler.max_lr": [0.1],
         "trainer.max_steps": None,

@@ -82,7 +82,7 @@ def test_default_experiment(pair: Pair) -> None:
     assert "choices: {" in (directory / "run.log").read_text(encoding="utf-8")
     environment = json.loads((directory / "environment.json").read_text(encoding="utf-8"))
     assert environment["directory"] == str(pair.where)
-    assert environment["git"] is None
+    assert environment["git"] is None or re.fullmatch("[0-9a-f]{40}", environment["git"]["commit"])
 
 
 def test_two_at_the_same_moment(pair: Pair) -> None:
@@ -301,3 +301,20 @@ def wait_for(path: Path) -> None:
     while not path.exists():
         assert time.monotonic() < limit, f"{path} never came"
         time.sleep(0.05)
+
+
+def test_a_yaml_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "more" / "optimizer").mkdir(parents=True)
+    (tmp_path / "more" / "optimizer" / "mine.yaml").write_text("lr: [unclosed\n", encoding="utf-8")
+    ended = end_of(start(tmp_path, "--config-dir", "more", "optimizer=mine"))
+    assert ended.code == 2
+    assert "mine.yaml" in ended.errors
+    assert without_trace(ended.errors + ended.output)
+    assert not list(tmp_path.glob("outputs/*/*"))
+
+
+def test_a_refused_config_leaves_no_folder(tmp_path: Path) -> None:
+    ended = end_of(start(tmp_path, "optimizer.lr=-1", "+modle=mlp"))
+    assert ended.code == 2
+    assert "did you mean model?" in ended.errors
+    assert not list(tmp_path.glob("outputs/*"))
