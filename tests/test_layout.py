@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -224,3 +225,22 @@ def test_sources_hold_no_links(folder: str) -> None:
     entries = list((ROOT / folder).rglob("*"))
     assert entries
     assert not [x for x in entries if x.is_symlink()]
+
+
+def test_named_tests_exist() -> None:
+    """Every deviation from torch names its tests."""
+    text = (ROOT / "docs" / "deviations.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(tests/[\w/.]+)::(\w+)`", text)
+    rows = [line for line in text.splitlines() if line.startswith("| ")][1:]
+    assert rows
+    assert all("::" in row for row in rows)
+    missing = [
+        f"{path}::{name}" for path, name in named if f"def {name}(" not in (ROOT / path).read_text("utf-8")
+    ]
+    assert not missing
+
+
+def test_no_placeholders_in_texts() -> None:
+    texts = list(ROOT.glob("*.md"))
+    assert texts
+    assert not [path.name for path in texts if re.search(r"@[A-Z]+@", path.read_text(encoding="utf-8"))]

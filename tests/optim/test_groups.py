@@ -217,3 +217,13 @@ def test_a_momentum_buffer_of_none_is_a_missing_one(generator: torch.Generator) 
         step_both(*both, like(values, generator))
     assert_close(*both)
     assert ran(both[0])["foreach"] == 2
+
+
+@pytest.mark.parametrize("name", ["Adam", "AdamW"])
+def test_betas_may_be_whole_numbers(name: str, generator: torch.Generator) -> None:
+    values = tensors(generator)
+    ours = ALGORITHMS[name](parameters(values), betas=(0, 0.75))
+    theirs = theirs_of(name)(parameters(values), betas=(0.0, 0.75))
+    for _ in range(2):
+        step_both(ours, theirs, like(values, generator))
+    assert_close(ours, theirs)
