@@ -62,7 +62,7 @@ def _make(group: str, node: Mapping[str, Any], **supplied: Any) -> Any:
         if isinstance(cause, ConfigError):
             raise cause from None
         # What a constructor refuses with these is a value; anything else is a defect of the program.
-        if isinstance(cause, ValueError | TypeError | ArithmeticError):
+        if isinstance(cause, ValueError | TypeError | OverflowError):
             raise ConfigError(f"{group}: {cause}") from cause
         raise (cause or error) from None
 

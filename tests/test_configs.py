@@ -59,7 +59,10 @@ def test_every_group_has_choices() -> None:
 
 
 @pytest.mark.parametrize(("group", "choice"), ALL, ids=lambda x: str(x))
-def test_composes_and_becomes_its_part(group: str, choice: str, tmp_path: Path) -> None:
+def test_composes_and_becomes_its_part(
+    group: str, choice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPTIM_DATA", raising=False)
     values = resolve(config_of(f"{group}={choice}"))
     if group == "dataset" and needs_files(choice):
         assert values["dataset"]["root"] == "data"

@@ -1,5 +1,6 @@
 import gzip
 import struct
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -47,13 +48,16 @@ def test_a_packed_file_cut_anywhere_is_refused(tmp_path: Path, length: int) -> N
 
 @fuzz
 @given(st.integers(12, len(gzip.compress(CONTENT)) - 1), st.integers(1, 255))
-def test_a_changed_byte_of_a_packed_file_is_refused(tmp_path: Path, position: int, change: int) -> None:
+def test_a_changed_byte_of_a_packed_file_changes_no_image(tmp_path: Path, position: int, change: int) -> None:
     packed = bytearray(gzip.compress(CONTENT))
     packed[position] ^= change
     path = tmp_path / "images.gz"
     path.write_bytes(packed)
-    with pytest.raises(ConfigError, match=f"{path} cannot be used: "):
-        read_idx(path, 3)
+    found = None
+    with suppress(ConfigError):
+        found = read_idx(path, 3)
+    # Bits that only fill up the last byte of the packed data carry nothing: that file is whole.
+    assert found is None or bytes(found.flatten().tolist()) == CONTENT[16:]
 
 
 @pytest.mark.parametrize(
