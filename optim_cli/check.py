@@ -120,8 +120,8 @@ def _wrong_kind(node: Mapping[str, Any], hint: Any, key: str) -> list[str]:
     taken = [x for x in (get_args(hint) or (hint,)) if inspect.isclass(x) and x is not type(None)]
     if hint is Any or (inspect.isclass(made) and issubclass(made, tuple(taken))):
         return []
-    names = " or ".join(x.__name__ for x in taken)
-    return [f"{key}: {node['_target_']} makes no {names}, which is allowed here"]
+    allowed = " or ".join(x.__name__ for x in taken) or "plain values"
+    return [f"{key}: {node['_target_']} makes nothing that is allowed here; allowed: {allowed}"]
 
 
 def _calls(value: Any) -> bool:

@@ -14,7 +14,7 @@ from uuid import uuid4
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-DONE, FAILED, WRONG_CONFIG, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+FAILED, WRONG_CONFIG, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 
 
 def main() -> None:
