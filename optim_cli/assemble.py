@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+import re
+from collections.abc import Collection, Mapping
+from copy import deepcopy
 from typing import Any
 
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig
 
-from optim_cli.check import hints_of, is_duration, locate, mistakes
-from optim_cli.errors import ConfigError
+from optim_cli.config.check import is_duration, mistakes, plugins_of
+from optim_cli.config.mistakes import Mistake
+from optim_cli.config.resolve import plain
+from optim_cli.config.targets import hints_of, kind_of, locate, nested_kinds
+from optim_cli.errors import ConfigError, user_frames
 from optim_cli.training.loop import Training
+
+# Each is made of those before it.
+GROUPS = ("trainer", "dataset", "model", "optimizer", "scheduler", "averaging")
 
 
 def resolve(config: DictConfig) -> dict[str, Any]:
@@ -22,54 +28,115 @@ def resolve(config: DictConfig) -> dict[str, Any]:
     Raises:
         ConfigError: with every mistake in it.
     """
-    try:
-        values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        raise ConfigError(str(error)) from error
-    assert isinstance(values, dict)
-    found = mistakes({str(key): value for key, value in values.items()})
+    values, found = plain(config)
+    found = found or mistakes(values)
     if found:
-        raise ConfigError("\n".join(found))
-    return {str(key): value for key, value in values.items()}
+        raise ConfigError("\n".join(map(str, found)))
+    return values
 
 
 def assemble(values: Mapping[str, Any], device: torch.device) -> Training:
-    """Instantiate a resolved config: dataset, model, optimizer, scheduler, averaging, training.
+    """Instantiate a resolved config: trainer, dataset, model, optimizer, scheduler, averaging.
 
     Raises:
         ConfigError: a constructor refuses its values, or files are missing.
     """
-    trainer = _make("trainer", values["trainer"])
-    dataset = _make("dataset", values["dataset"])
-    model = _make(
-        "model", values["model"], input_shape=dataset.input_shape, num_classes=dataset.num_classes
-    ).to(device)
-    optimizer = _make("optimizer", values["optimizer"], params=model.named_parameters())
-    scheduler = averaging = None
-    if values["scheduler"]:
+    made: dict[str, Any] = {}
+    for group in GROUPS:
+        made[group] = _part(group, values, made, device)
+    return Training(**made, device=device)
+
+
+def refusals(values: Mapping[str, Any], wrong: Collection[str] = ()) -> list[Mistake]:
+    """What the constructors say of values that are right one by one: contradictions, missing files.
+
+    Every part is made that can be. One that fails otherwise is left alone: the run will meet that failure
+    and tell it with its trace.
+
+    Args:
+        wrong: groups that are known to be wrong.
+    """
+    made: dict[str, Any] = {}
+    found = []
+    for group in GROUPS:
+        if group in wrong:
+            continue
+        try:
+            made[group] = _part(group, values, made, torch.device("cpu"))
+        except ConfigError as error:
+            key, what = re.fullmatch(rf"(?s)(?:({group}[\w.]*): )?(.*)", str(error)).groups()  # type: ignore[union-attr]
+            found.append(Mistake(key or group, what))
+        except Exception:
+            continue
+    return found
+
+
+def _part(group: str, values: Mapping[str, Any], made: Mapping[str, Any], device: torch.device) -> Any:
+    """Make one part; KeyError if one that it needs is not there."""
+    node, plugins = values[group], plugins_of(values)
+    if not node:
+        return None
+    if group == "dataset":
+        return _dataset(node, plugins)
+    if group == "model":
+        dataset = made["dataset"]
+        shape = dict(input_shape=dataset.input_shape, num_classes=dataset.num_classes)
+        return _make(group, node, plugins, **shape).to(device)
+    if group == "optimizer":
+        model = made.get("model") or torch.nn.Linear(1, 1)
+        return _make(group, node, plugins, params=model.named_parameters())
+    if group == "scheduler":
+        trainer, dataset = made["trainer"], made["dataset"]
         steps = trainer.total_steps(dataset.train.num_batches(dataset.batch_size))
-        scheduler = _make("scheduler", _of_run_length(values["scheduler"], steps), optimizer=optimizer)
-    if values["averaging"]:
-        averaging = _make("averaging", values["averaging"], model=model)
-    return Training(trainer, dataset, model, optimizer, scheduler, averaging, device)
+        return _make(group, of_run_length(node, steps, plugins), plugins, optimizer=made["optimizer"])
+    if group == "averaging":
+        return _make(group, node, plugins, model=made["model"])
+    return _make(group, node, plugins)
 
 
-def _make(group: str, node: Mapping[str, Any], **supplied: Any) -> Any:
+# The newest dataset: the check before a run makes it, the run takes it, and so does the next job of a sweep.
+_newest: list[tuple[dict[str, Any], Any]] = []
+
+
+def _dataset(node: Mapping[str, Any], plugins: Collection[str]) -> Any:
+    if not _newest or _newest[0][0] != node:
+        _newest[:] = [(deepcopy(dict(node)), _make("dataset", node, plugins))]
+    return _newest[0][1]
+
+
+def _make(group: str, node: Mapping[str, Any], plugins: Collection[str], **supplied: Any) -> Any:
+    kind = kind_of(group)
     try:
-        return instantiate(node, _convert_="all", **supplied)
-    except InstantiationException as error:
-        cause = error.__cause__
-        if isinstance(cause, ConfigError):
-            raise cause from None
+        part = _call(node, (kind,), plugins, supplied)
+    except (ValueError, TypeError, OverflowError) as error:
         # What a constructor refuses with these is a value; anything else is a defect of the program.
-        if isinstance(cause, ValueError | TypeError | OverflowError):
-            raise ConfigError(f"{group}: {cause}") from cause
-        raise (cause or error) from None
+        frames = "".join(f"\n{x}" for x in user_frames(error, plugins))
+        raise ConfigError(f"{group}: {error}{frames}") from error
+    if not isinstance(part, kind):
+        made = f"{node['_target_']} made a {type(part).__name__}, not a {kind.__name__}"
+        raise ConfigError(f"{group}._target_: {made}")
+    return part
 
 
-def _of_run_length(node: Mapping[str, Any], steps: int) -> dict[str, Any]:
+def _call(
+    node: Mapping[str, Any], kinds: Collection[type], plugins: Collection[str], supplied: Mapping[str, Any]
+) -> Any:
+    """Call what a node names with its values; a nested node becomes what it names."""
+    target = locate(node["_target_"], kinds, plugins)
+    hints, parameters = hints_of(target), inspect.signature(target).parameters
+    arguments = {
+        key: _call(value, nested_kinds(hints.get(key), plugins), plugins, {})
+        if isinstance(value, Mapping) and "_target_" in value
+        else deepcopy(value)  # the parts may keep and change what they get
+        for key, value in node.items()
+        if key != "_target_"
+    }
+    return target(**arguments, **{key: value for key, value in supplied.items() if key in parameters})
+
+
+def of_run_length(node: Mapping[str, Any], steps: int, plugins: Collection[str] = ()) -> dict[str, Any]:
     """Lengths in steps that are left open become the length of the run."""
-    hints = hints_of(locate(node["_target_"], "scheduler._target_"))
+    hints = hints_of(locate(node["_target_"], (kind_of("scheduler"),), plugins))
     return {
         key: steps if value is None and is_duration(hints.get(key)) else value for key, value in node.items()
     }

@@ -5,14 +5,19 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from argparse import Namespace
+from collections.abc import Callable, Iterable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 from uuid import uuid4
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+    from optim_cli.config.experiment import Experiment
 
 FAILED, WRONG_CONFIG, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 
@@ -34,34 +39,78 @@ def run_id() -> str:
 
 def _compose_and_run() -> None:
     # Imported here, where an interrupt is answered.
-    import hydra
+    from hydra._internal.utils import get_args_parser
     from hydra.errors import HydraException
-    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
-    from optim_cli.paths import folder
-    from optim_cli.search_path import register
-
-    register()
-    OmegaConf.register_new_resolver("run_id", run_id, use_cache=True, replace=True)
     # Hydra raises instead of printing and leaving with 1, so that a wrong config is told apart.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    configs = str(folder("configs").resolve())
+    arguments = get_args_parser().parse_args()
+    if arguments.experimental_rerun is not None:
+        _refuse(["--experimental-rerun reads a pickle, which may run anything; use rerun=DIR"])
     try:
-        hydra.main(version_base="1.3", config_path=configs, config_name="config")(_job)()
+        _hydra(arguments)
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError, TypeError, OSError) as error:
         # Hydra's own, while it composes and makes the folder: `_job` lets none of a run through.
-        _say(str(error))
-        sys.exit(WRONG_CONFIG)
+        _refuse([str(error)])
 
 
-def _job(config: DictConfig) -> float | None:
+def _hydra(arguments: Namespace) -> None:
+    """Check what is asked for, then let Hydra do it."""
+    import hydra
+    from omegaconf import OmegaConf
+
+    from optim_cli.config.search_path import register, search_path
+    from optim_cli.paths import folder
+
+    identity = run_id()
+    OmegaConf.register_new_resolver("run_id", lambda: identity, replace=True)
+    # A folder is meant from where the command is given, as everywhere in a shell.
+    own = Path(arguments.config_path).resolve() if arguments.config_path else None
+    register([Path(x).resolve() for x in (arguments.config_dir, own) if x])
+    main, name = own or folder("configs").resolve(), arguments.config_name or "config"
+    only_tells = arguments.help or arguments.hydra_help or arguments.shell_completion or arguments.info
+    job: Callable[[DictConfig], float | None] = _nothing
+    if not only_tells:
+        from optim_cli.config.experiment import Experiment
+
+        where = search_path(main, arguments.config_dir)
+        several = arguments.multirun or "hydra.mode=MULTIRUN" in arguments.overrides
+        experiment = Experiment(where, name, arguments.overrides, several)
+        _check(experiment, run=arguments.cfg is None)
+        if arguments.cfg == "job" and experiment.saved:
+            print(experiment.as_yaml(), end="")
+            return
+        options = [x for x in sys.argv[1:] if x not in arguments.overrides]
+        sys.argv[1:] = [*options, *experiment.for_hydra()]
+        job = partial(_job, experiment)
+    hydra.main(version_base="1.3", config_path=str(main), config_name=name)(job)()
+
+
+def _check(experiment: Experiment, run: bool) -> None:
+    """End here if anything is wrong."""
+    if run:
+        from optim_cli.preflight import all_mistakes
+
+        mistakes = all_mistakes(experiment)
+    else:
+        mistakes = experiment.mistakes_of_composition()
+    if mistakes:
+        _refuse(map(str, mistakes))
+
+
+def _nothing(config: DictConfig) -> None:
+    """The job of a command line that only asks."""
+
+
+def _job(experiment: Experiment, config: DictConfig) -> float | None:
     """One job: a run, or one of a multirun; what it returns is a sweep's objective."""
     import logging
 
     from hydra.core.hydra_config import HydraConfig
 
+    from optim_cli.assemble import resolve
     from optim_cli.errors import ConfigError
     from optim_cli.run import run
 
@@ -70,7 +119,7 @@ def _job(config: DictConfig) -> float | None:
     # Hydra's own groups (hydra/launcher, ...) are of no interest to the run.
     choices = {x: y for x, y in hydra_config.runtime.choices.items() if "/" not in str(x)}
     try:
-        results = run(config, directory, choices)
+        results = run(resolve(config), directory, choices)
     except ConfigError as error:
         _say(str(error))
         _remove_empty(directory)
@@ -96,6 +145,16 @@ def _remove_empty(directory: Path) -> None:
 
 def _terminate(signum: int, frame: FrameType | None) -> None:
     sys.exit(TERMINATED)
+
+
+def _refuse(mistakes: Iterable[str]) -> NoReturn:
+    """Tell what is wrong and leave."""
+    lines = list(mistakes)
+    if len(lines) > 1:
+        _say(f"{len(lines)} mistakes, so nothing was started")
+    for line in lines:
+        _say(line)
+    sys.exit(WRONG_CONFIG)
 
 
 def _say(text: str) -> None:

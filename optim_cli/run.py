@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+import yaml
 from rich.console import Console
 
-from optim_cli.assemble import assemble, resolve
+from optim_cli.assemble import assemble
 from optim_cli.environment import describe, device_name
 from optim_cli.errors import ConfigError
 from optim_cli.tracking.curves import Curves
@@ -28,7 +28,10 @@ log = logging.getLogger(__name__)
 
 
 def run(
-    config: DictConfig, directory: Path, choices: Mapping[str, str | None], console: Console | None = None
+    values: Mapping[str, Any],
+    directory: Path,
+    choices: Mapping[str, str | None],
+    console: Console | None = None,
 ) -> Results:
     """Train as the config says and leave everything in a folder that no other run has used.
 
@@ -41,12 +44,11 @@ def run(
     Raises:
         ConfigError: the config is wrong, or the folder holds another run's results.
     """
-    values = resolve(config)
     device = choose_device(values["device"])
     make_repeatable(values["seed"], values["trainer"]["deterministic"])
     logging.captureWarnings(True)
     training = assemble(values, device)
-    claim(directory, config)
+    claim(directory, values)
     log.info("choices: %s", dict(choices))
     write_json(directory / "environment.json", describe(device))
     console = console or Console()
@@ -79,7 +81,7 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def claim(directory: Path, config: DictConfig) -> None:
+def claim(directory: Path, values: Mapping[str, Any]) -> None:
     """Write `config.yaml` as the first file of the folder, which makes the folder this run's own.
 
     Raises:
@@ -89,7 +91,7 @@ def claim(directory: Path, config: DictConfig) -> None:
     path = directory / "config.yaml"
     try:
         with path.open("x", encoding="utf-8") as file:
-            file.write(OmegaConf.to_yaml(config, resolve=True))
+            yaml.safe_dump(dict(values), file, sort_keys=False)
     except FileExistsError:
         raise ConfigError(
             f"hydra.run.dir: {str(directory)!r} holds another run's results; name a folder without them"

@@ -14,9 +14,10 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from rich.console import Console
 
+from optim_cli.assemble import resolve
+from optim_cli.config.search_path import register
 from optim_cli.paths import folder
 from optim_cli.run import run
-from optim_cli.search_path import register
 from optim_cli.training.loop import Results
 
 ROOT = Path(__file__).parents[1]
@@ -46,7 +47,7 @@ class Done:
 def train(directory: Path, *overrides: str, choices: Mapping[str, str] = CHOICES) -> Done:
     """Run overrides of the default config; what it shows is kept."""
     output = StringIO()
-    results = run(config_of(*overrides), directory, choices, Console(file=output, width=200))
+    results = run(resolve(config_of(*overrides)), directory, choices, Console(file=output, width=200))
     return Done(results, directory, output.getvalue())
 
 

@@ -14,7 +14,8 @@ import yaml
 from torch import nn
 
 from optim_cli.assemble import assemble, resolve
-from optim_cli.check import SUPPLIED, locate
+from optim_cli.config.check import SUPPLIED
+from optim_cli.config.targets import kind_of, locate
 from optim_cli.datasets.dataset import Dataset
 from optim_cli.optim import ALGORITHMS
 from optim_cli.optim.lr_scheduler import SCHEDULERS
@@ -73,7 +74,7 @@ def test_composes_and_becomes_its_part(
     if not values[group]:
         assert part is None
         return
-    target = locate(values[group]["_target_"], "")
+    target = locate(values[group]["_target_"], (kind_of(group),))
     if inspect.isclass(target):
         assert type(part) is target
     if group == "model":
@@ -88,7 +89,7 @@ def test_file_lists_what_may_be_set(group: str, choice: str) -> None:
     if values is None:
         assert choice == "none"
         return
-    target = locate(values.pop("_target_"), f"{group}.{choice}")
+    target = locate(values.pop("_target_"), (kind_of(group),))
     arguments = set(inspect.signature(target).parameters) - LEFT_OUT - set(SUPPLIED[group])
     for name, others in ALTERNATIVES.items():
         if name in arguments:
@@ -102,7 +103,7 @@ def test_file_lists_what_may_be_set(group: str, choice: str) -> None:
 def test_every_class_has_a_file(group: str, known: dict[str, type]) -> None:
     assert known
     contents = [yaml.safe_load(path_of(group, choice).read_text()) for choice in FILES[group]]
-    named = {locate(x["_target_"], group) for x in contents if x}
+    named = {locate(x["_target_"], (kind_of(group),)) for x in contents if x}
     assert set(known.values()) == named
 
 

@@ -332,5 +332,5 @@ def test_a_wrong_config_leaves_no_folder(tmp_path: Path) -> None:
 
 
 def test_standard_output_is_the_default(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    results = run(config_of(*TINY), tmp_path / "run", CHOICES)
+    results = run(resolve(config_of(*TINY)), tmp_path / "run", CHOICES)
     assert f"step 3/3 train/loss {results.final['train/loss']:.4g}" in capsys.readouterr().out

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import ClassVar
 
-from hydra.core.config_search_path import ConfigSearchPath
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
+from hydra.errors import SearchPathException
 from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
@@ -69,14 +73,42 @@ class RecipeSource(ConfigSource):
 
 
 class RecipesOnSearchPath(SearchPathPlugin):
-    """Adds the recipes that come with the program."""
+    """Adds the recipes that come with the program, and before them those in a user's own folders."""
+
+    own: ClassVar[list[Path]] = []
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Called by Hydra while it starts."""
+        for place in self.own:
+            search_path.prepend("own recipes", f"{RecipeSource.scheme()}://{place / GROUP}")
         search_path.append("optim-run", f"{RecipeSource.scheme()}://{folder('recipes')}")
 
 
-def register() -> None:
-    """Make Hydra know both."""
+def register(own: Iterable[Path] = ()) -> None:
+    """Make Hydra know both.
+
+    Args:
+        own: a user's folders of configs; those of them that hold a folder `recipe` add recipes.
+    """
+    RecipesOnSearchPath.own = [x for x in own if (x / GROUP).is_dir()]
     Plugins.instance().register(RecipeSource)
     Plugins.instance().register(RecipesOnSearchPath)
+
+
+def search_path(main: Path, more: str | None = None) -> ConfigSearchPath:
+    """Where Hydra looks for configs when it runs the command.
+
+    Args:
+        main: folder of the main config.
+        more: what --config-dir says.
+
+    Raises:
+        SearchPathException: there is no such folder.
+    """
+    path = create_config_search_path(str(main))
+    if more is not None:
+        if not Path(more).is_dir():
+            raise SearchPathException(f"--config-dir: {more!r} is no folder")
+        own = f"file://{Path(more).resolve()}"
+        path.prepend("command-line", own, anchor=SearchPathQuery(provider="schema"))
+    return path

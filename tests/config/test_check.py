@@ -13,7 +13,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from optim_cli.assemble import assemble, resolve
-from optim_cli.check import hints_of, is_duration, locate, mistakes
+from optim_cli.config.check import is_duration, mistakes
+from optim_cli.config.targets import hints_of, kind_of, locate
 from optim_cli.errors import ConfigError
 from tests.experiments import config_of, nested
 
@@ -61,21 +62,21 @@ WRONG: list[tuple[str, Any, tuple[str, ...]]] = [
     ("optimizer._args_", [1], ("unknown key",)),
     ("optimizer._partial_", True, ("unknown key",)),
     # types
-    ("optimizer.lr", "fast", ("'fast'", "valid number")),
-    ("optimizer.lr", "0.1", ("'0.1'", "valid number")),
-    ("optimizer.lr", True, ("True", "valid number")),
-    ("optimizer.lr", None, ("None", "valid number")),
-    ("optimizer.lr", {}, ("{}", "valid number")),
-    ("optimizer.amsgrad", "yes", ("'yes'", "valid boolean")),
-    ("optimizer.betas", 0.9, ("0.9", "valid tuple")),
-    ("trainer.epochs", 5.0, ("5.0", "valid integer")),
-    ("trainer.epochs", "5", ("'5'", "valid integer")),
-    ("trainer.max_steps", 1e3, ("1000.0", "valid integer")),
-    ("model.hidden", 64, ("64", "valid list")),
-    ("seed", 0.5, ("0.5", "valid integer")),
+    ("optimizer.lr", "fast", ("'fast'", "allowed: a number")),
+    ("optimizer.lr", "0.1", ("'0.1'", "allowed: a number")),
+    ("optimizer.lr", True, ("True", "allowed: a number")),
+    ("optimizer.lr", None, ("null", "allowed: a number")),
+    ("optimizer.lr", {}, ("{}", "allowed: a number")),
+    ("optimizer.amsgrad", "yes", ("'yes'", "allowed: true or false")),
+    ("optimizer.betas", 0.9, ("0.9", "allowed: a list of 2")),
+    ("trainer.epochs", 5.0, ("5.0", "allowed: an integer")),
+    ("trainer.epochs", "5", ("'5'", "allowed: an integer")),
+    ("trainer.max_steps", 1e3, ("1000.0", "allowed: an integer")),
+    ("model.hidden", 64, ("64", "allowed: a list")),
+    ("seed", 0.5, ("0.5", "allowed: an integer")),
     ("dataset.augmentation", 3, ("3",)),
     ("dataset.augmentation", {"padding": 3}, ("padding",)),
-    ("dataset.augmentation.flip", 1, ("1", "valid boolean")),
+    ("dataset.augmentation.flip", 1, ("1", "allowed: true or false")),
     # ranges
     ("optimizer.lr", -1e-3, ("-0.001", "greater than or equal to 0")),
     ("optimizer.lr", nan, ("nan", "greater than or equal to 0")),
@@ -93,12 +94,16 @@ WRONG: list[tuple[str, Any, tuple[str, ...]]] = [
     ("seed", -1, ("-1", "greater than or equal to 0")),
     ("seed", 2**64, ("less than 9223372036854775808",)),
     # choices
-    ("device", "tpu", ("'tpu'", "'auto', 'cpu' or 'cuda'")),
-    ("optimizer.implementation", "fuesd", ("'fuesd'", "'auto', 'for_loop', 'foreach' or 'fused'")),
-    ("model.activation", "relo", ("'relo'", "'relu', 'gelu', 'silu' or 'tanh'")),
+    ("device", "tpu", ("'tpu'", "'auto' or 'cpu' or 'cuda'")),
+    ("optimizer.implementation", "fuesd", ("'fuesd'", "'auto' or 'for_loop' or 'foreach' or 'fused'")),
+    ("model.activation", "relo", ("'relo'", "'relu' or 'gelu' or 'silu' or 'tanh'")),
     ("scheduler.anneal_strategy", "step", ("'step'", "'cos' or 'linear'")),
     # what is called
-    ("optimizer._target_", "os.system", ("'os.system' may not be called", "what optim_cli defines")),
+    (
+        "optimizer._target_",
+        "os.system",
+        ("'os.system' may not be called", "allowed: what makes torch's Optimizer"),
+    ),
     ("optimizer._target_", "optim", ("'optim' may not be called",)),
     ("optimizer._target_", "torchrun.run", ("may not be called",)),
     ("optimizer._target_", None, ("None may not be called",)),
@@ -108,15 +113,15 @@ WRONG: list[tuple[str, Any, tuple[str, ...]]] = [
     ("model._target_", "optim_cli.models.mpl.MLP", ("not to be found", "optim_cli.models.mpl")),
     ("model._target_", "torch", ("'torch' may not be called",)),
     ("model._target_", "optim_cli..x", ("not to be found",)),
-    ("model._target_", "torch.pi", ("may not be called",)),
-    ("model._target_", "torch.hub.load", ("may not be called",)),
-    ("dataset.augmentation", OF_ANOTHER_KIND, ("ResizedCropFlip makes nothing", "allowed: Augmentation")),
-    ("model.dropout", OF_ANOTHER_KIND, ("ResizedCropFlip makes nothing", "allowed: float")),
+    ("model._target_", "torch.pi", ("makes nothing that is allowed",)),
+    ("model._target_", "torch.hub.load", ("makes nothing that is allowed",)),
+    ("dataset.augmentation", OF_ANOTHER_KIND, ("ResizedCropFlip' makes nothing", "optim_cli's Augmentation")),
+    ("model.dropout", OF_ANOTHER_KIND, ("ResizedCropFlip' makes nothing", "nothing may be called here")),
     ("optimizer.differentiable", True, ("unknown key",)),
     ("scheduler.last_epoch", 3, ("unknown key",)),
-    ("dataset.augmentation._target_", "torch.utils.collect_env.run", ("may not be called",)),
-    ("model._target_", "optim_cli.check.import_module", ("may not be called",)),
-    ("model._target_", "optim_cli.environment.subprocess", ("may not be called",)),
+    ("dataset.augmentation._target_", "torch.utils.collect_env.run", ("makes nothing that is allowed",)),
+    ("model._target_", "optim_cli.config.targets.import_module", ("makes nothing that is allowed",)),
+    ("model._target_", "optim_cli.environment.subprocess", ("makes nothing that is allowed",)),
     ("model.hidden", [{"_target_": "optim_cli.models.mlp.MLP"}], ("nothing may be called",)),
     ("model.hidden", {"a": [{"_target_": "os.system"}]}, ("nothing may be called",)),
     ("dataset.augmentation._target_", "subprocess.run", ("may not be called",)),
@@ -126,11 +131,11 @@ WRONG: list[tuple[str, Any, tuple[str, ...]]] = [
     ("trainer.epochs", DELETED, ("missing",)),
     ("seed", DELETED, ("missing",)),
     # groups
-    ("model", None, ("None", "model=CHOICE")),
+    ("model", None, ("null", "model=CHOICE")),
     ("model", {}, ("{}", "model=CHOICE")),
     ("model", "mlp", ("'mlp'", "model=CHOICE")),
     ("optimizer", [1], ("[1]", "optimizer=CHOICE")),
-    ("trainer", DELETED, ("None", "trainer=CHOICE")),
+    ("trainer", DELETED, ("null", "trainer=CHOICE")),
 ]
 
 
@@ -143,7 +148,7 @@ def test_each_kind_of_mistake(default: dict[str, Any], key: str, value: Any, say
         values = changed(default, {key: value})
     found = mistakes(values)
     assert found
-    lines = [x for x in found if x.startswith(f"{key}: ")]
+    lines = [str(x) for x in found if x.key in (key, f"{key}._target_")]
     assert len(lines) == 1, found
     for part in says:
         assert part in lines[0]
@@ -158,7 +163,7 @@ def test_all_at_once(default: dict[str, Any], seed: int) -> None:
         chosen = {key: value for key, value, _ in generator.sample(leaves, 8)}
         found = mistakes(changed(default, chosen))
         assert len(found) == len(chosen), found
-        assert {x.partition(":")[0] for x in found} == chosen.keys()
+        assert {x.key.removesuffix("._target_") for x in found} == chosen.keys()
 
 
 def test_right_values_pass(default: dict[str, Any]) -> None:
@@ -208,9 +213,9 @@ def test_what_does_not_resolve(override: str, says: str) -> None:
 
 
 def test_durations() -> None:
-    hints = hints_of(locate("optim_cli.optim.lr_scheduler.OneCycleLR", ""))
+    hints = hints_of(locate("optim_cli.optim.lr_scheduler.OneCycleLR", (kind_of("scheduler"),)))
     assert {name for name, hint in hints.items() if is_duration(hint)} == {"total_steps"}
-    hints = hints_of(locate("optim_cli.optim.lr_scheduler.CosineAnnealingLR", ""))
+    hints = hints_of(locate("optim_cli.optim.lr_scheduler.CosineAnnealingLR", (kind_of("scheduler"),)))
     assert {name for name, hint in hints.items() if is_duration(hint)} == {"T_max"}
 
 

@@ -12,8 +12,8 @@ from hydra.errors import MissingConfigException
 from hydra.plugins.config_source import ConfigLoadError, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
+from optim_cli.config.search_path import GROUP, RecipesOnSearchPath, RecipeSource, register
 from optim_cli.paths import folder
-from optim_cli.search_path import GROUP, RecipesOnSearchPath, RecipeSource, register
 from tests.experiments import ROOT, config_of
 
 

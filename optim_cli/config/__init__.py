@@ -1,0 +1,1 @@
+"""From YAML and overrides to checked values: every mistake at once, with the place it comes from."""

@@ -1,0 +1,170 @@
+"""Checks a config against the constructors that it names, and tells every mistake at once.
+
+Types and ranges are declared beside the parameters they check, as annotations of those constructors.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Collection, Mapping
+from typing import Annotated, Any, Literal, get_origin
+
+from annotated_types import Ge, Lt
+from pydantic import ConfigDict, ValidationError, create_model
+
+from optim_cli.config.describe import describe, element
+from optim_cli.config.mistakes import Mistake, unknown_key
+from optim_cli.config.targets import hints_of, kind_of, locate, nested_kinds
+from optim_cli.errors import user_frames
+
+# Parameters that are not for a config: the program supplies them, or they make no sense in a run
+# (`implementation` says what `foreach` and `fused` say).
+SUPPLIED = {
+    "model": ("input_shape", "num_classes"),
+    "dataset": (),
+    "optimizer": ("params", "foreach", "fused", "capturable", "differentiable"),
+    "scheduler": ("optimizer", "last_epoch"),
+    "averaging": ("model",),
+    "trainer": (),
+}
+MAY_BE_NONE = ("scheduler", "averaging")
+VALUES: dict[str, Any] = {
+    "seed": (Annotated[int, Ge(0), Lt(2**63)], ...),
+    "device": (Literal["auto", "cpu", "cuda"], ...),
+    "plugins": (list[str], []),
+    "resume": (str | None, None),
+    "rerun": (str | None, None),
+}
+
+
+def mistakes(config: Mapping[str, Any]) -> list[Mistake]:
+    """Everything wrong with a resolved config; empty where nothing is."""
+    rest = {key: value for key, value in config.items() if key not in SUPPLIED}
+    found = _unlike(VALUES, rest, "", (*SUPPLIED, *VALUES))
+    plugins = plugins_of(config)
+    for group, supplied in SUPPLIED.items():
+        node = config.get(group)
+        if not isinstance(node, Mapping) or not (node or group in MAY_BE_NONE):
+            given = "null" if node is None else repr(node)
+            found.append(Mistake(group, f"{given} is no choice; choose one with {group}=CHOICE"))
+        elif node:
+            found += _mistakes_in(node, f"{group}.", (kind_of(group),), supplied, plugins)
+    return found
+
+
+def plugins_of(config: Mapping[str, Any]) -> list[str]:
+    """The packages that a config allows to be called; none where `plugins` is wrong."""
+    plugins = config.get("plugins") or []
+    right = isinstance(plugins, list) and all(isinstance(x, str) and x.isidentifier() for x in plugins)
+    return plugins if right else []
+
+
+def _mistakes_in(
+    node: Mapping[str, Any],
+    prefix: str,
+    kinds: Collection[type],
+    supplied: Collection[str],
+    plugins: Collection[str],
+) -> list[Mistake]:
+    try:
+        target = locate(node.get("_target_"), kinds, plugins)
+    except ValueError as error:
+        return [Mistake(f"{prefix}_target_", str(error))]
+    except Exception as error:
+        frames = "".join(f"\n{x}" for x in user_frames(error, plugins))
+        what = f"importing {node['_target_']!r} failed: {type(error).__name__}: {error}{frames}"
+        return [Mistake(f"{prefix}_target_", what)]
+    found: list[Mistake] = []
+    hints = hints_of(target)
+    fields: dict[str, Any] = {}
+    values = {key: value for key, value in node.items() if key != "_target_"}
+    parameters = inspect.signature(target).parameters
+    for name, parameter in parameters.items():
+        if name in supplied or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        hint, value = hints.get(name, Any), values.get(name)
+        default = ... if parameter.default is inspect.Parameter.empty else parameter.default
+        if isinstance(value, Mapping) and "_target_" in value:
+            found += _mistakes_in(value, f"{prefix}{name}.", nested_kinds(hint, plugins), (), plugins)
+            hint = Any
+        elif calls(value):
+            found.append(Mistake(prefix + name, "nothing may be called inside a list or mapping here"))
+            hint = Any
+        elif value is None and is_duration(hint):
+            hint = Any  # a length that is left open takes the run's length later
+        elif isinstance(value, list) and get_origin(hint) is tuple:
+            values[name] = tuple(value)  # YAML has no tuples, so lists stand for them
+        fields[name] = (hint, default)
+    if any(x.kind is x.VAR_KEYWORD for x in parameters.values()):
+        # What goes on to another function is looked at there.
+        passed_on = [key for key in values if key not in fields and key not in parameters]
+        found += [
+            Mistake(prefix + key, "nothing may be called here") for key in passed_on if calls(values[key])
+        ]
+        fields |= dict.fromkeys(passed_on, (Any, ...))
+    return found + _unlike(fields, values, prefix)
+
+
+def calls(value: Any) -> bool:
+    """Whether a value names something to call, at any depth."""
+    if isinstance(value, Mapping):
+        return "_target_" in value or any(map(calls, value.values()))
+    return isinstance(value, list) and any(map(calls, value))
+
+
+def is_duration(hint: Any) -> bool:
+    """Whether a parameter counts steps, so that the run's length is its natural value."""
+    from optim_cli.optim.lr_scheduler.schedule import Duration
+
+    return Duration() in getattr(hint, "__metadata__", ()) or any(
+        is_duration(part) for part in getattr(hint, "__args__", ()) if part is not hint
+    )
+
+
+def _unlike(
+    fields: Mapping[str, Any], values: Mapping[str, Any], prefix: str, known: Collection[str] = ()
+) -> list[Mistake]:
+    """Values that do not fit `fields` (name -> type, default), missing and unknown keys.
+
+    Args:
+        known: what to suggest for an unknown key, where it is more than the fields.
+    """
+    # Strict, because the constructors get the values as they are: '5' and 5.0 are no numbers of epochs.
+    options = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True, protected_namespaces=())
+    # Fields are numbered: pydantic refuses some names that parameters may have.
+    numbered = {f"field_{i}": name for i, name in enumerate(fields)}
+    model = create_model("Checked", __config__=options, **{x: fields[y] for x, y in numbered.items()})
+    positions = {name: number for number, name in numbered.items()}
+    found = [unknown_key(f"{prefix}{key}", known or positions) for key in values if key not in positions]
+    try:
+        model(**{positions[key]: value for key, value in values.items() if key in positions})
+    except ValidationError as error:
+        told: dict[str, Mistake] = {}
+        for problem in error.errors(include_url=False):
+            field, *path = problem["loc"]
+            name = numbered[str(field)]
+            told_at = prefix + name + "".join(f"[{x}]" for x in path if isinstance(x, int))
+            told.setdefault(told_at, _refusal(told_at, fields[name][0], values, name, path))
+        found += told.values()
+    return found
+
+
+def _refusal(key: str, hint: Any, values: Mapping[str, Any], name: str, path: list[int | str]) -> Mistake:
+    """The value at a place where pydantic found it wrong, and what is allowed there."""
+    if name not in values:
+        return Mistake(key, f"missing; allowed: {describe(hint)}")
+    value = values[name]
+    for index in (x for x in path if isinstance(x, int)):
+        if index >= len(value):  # a list that is too short is wrong as a whole
+            return Mistake(
+                key.rpartition("[")[0], f"{_shown(value)} is not allowed; allowed: {describe(hint)}"
+            )
+        value, hint = value[index], element(hint, index)
+    return Mistake(key, f"{_shown(value)} is not allowed; allowed: {describe(hint)}")
+
+
+def _shown(value: Any) -> str:
+    """A value as YAML has it: a tuple stands for a list here, None for null."""
+    if value is None:
+        return "null"
+    return repr(list(value)) if isinstance(value, tuple) else repr(value)

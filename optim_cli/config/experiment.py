@@ -1,0 +1,233 @@
+"""What a command line asks for: jobs, each with a config, and everything that is wrong with them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from optim_cli.config.compose import Composed, Composer, is_choice, parse
+from optim_cli.config.mistakes import Mistake
+from optim_cli.config.resolve import plain, references, tell_hydra
+from optim_cli.config.saved import Saved, differences, literal, read
+from optim_cli.config.targets import KINDS
+from optim_cli.config.trust import hydra_calls
+
+# Set anew by each command line, whatever an earlier run had.
+OF_THE_COMMAND = ("hydra", "plugins", "resume", "rerun")
+
+
+@dataclass
+class Job:
+    """One run that is asked for.
+
+    Attributes:
+        values: its config, resolved; None where it could not be composed.
+        mistakes: what is wrong with it.
+        choices: config group -> choice.
+    """
+
+    values: dict[str, Any] | None
+    mistakes: list[Mistake]
+    choices: dict[str, str | None]
+    composed: Composed
+
+    def told(self, mistakes: Iterable[Mistake]) -> list[Mistake]:
+        """Mistakes with their origins; of a value that is another's, only the other's is told."""
+        mistakes = list(mistakes)
+        keys = {x.key for x in mistakes}
+        config = self.composed.config
+        found = []
+        for mistake in mistakes:
+            if config is not None and references(config, mistake.key) in keys:
+                continue
+            origin = mistake.origin or self.origin_of(mistake.key)
+            found.append(replace(mistake, origin=origin))
+        return found
+
+    def origin_of(self, key: str) -> str:
+        """Where a key comes from; of a group, what makes it up."""
+        origins = self.composed.origins
+        return origins.of(key) if "." in key or key not in self.choices else origins.around(key)
+
+
+class Experiment:
+    """One command line.
+
+    Args:
+        search_path: where configs are.
+        config_name: the main config.
+        overrides: the arguments that are no options.
+        several: whether it is a multirun.
+    """
+
+    def __init__(
+        self, search_path: ConfigSearchPath, config_name: str, overrides: list[str], several: bool
+    ) -> None:
+        self.several = several
+        self._composer = Composer(search_path, config_name)
+        self._overrides, self.mistakes = parse(overrides)
+        self._chosen: dict[tuple[str | None, ...], Composed] = {}
+        for key in ("resume", "rerun"):
+            self._read(key)
+        if several and self.resumed:
+            self.mistakes.append(Mistake("resume", "goes on with one run; leave out -m"))
+
+    saved: Saved | None = None
+    resumed = False
+
+    def _read(self, key: str) -> None:
+        given = [x for x in self._overrides if x.key_or_group == key and not x.is_delete()]
+        folder = given[-1].value() if given else None
+        if folder is None:
+            return
+        origin = f"command line: {given[-1].input_line}"
+        if not isinstance(folder, str) or self.saved is not None:
+            what = "names a run's folder" if self.saved is None else "cannot stand beside resume"
+            self.mistakes.append(Mistake(key, what, origin))
+            return
+        found = read(key, Path(folder))
+        if isinstance(found, Mistake):
+            self.mistakes.append(replace(found, origin=origin))
+        else:
+            self.saved, self.resumed = found, key == "resume"
+
+    @cached_property
+    def jobs(self) -> list[list[Override]]:
+        """The overrides of each job, in the order of Hydra's sweeper.
+
+        Another kind of sweeper chooses its jobs as it goes: one job stands for them, without what it varies.
+        """
+        if not self.several:
+            return [self._overrides]
+        fixed = [x for x in self._overrides if not x.is_sweep_override()]
+        config = self.composed(fixed).config
+        sweeper = {} if config is None else OmegaConf.to_container(config.hydra.sweeper, resolve=False)
+        if not isinstance(sweeper, dict) or not str(sweeper.get("_target_", "")).endswith(".BasicSweeper"):
+            return [fixed]
+        varied, wrong = parse(f"{key}={value}" for key, value in (sweeper.get("params") or {}).items())
+        self.mistakes += wrong
+        files = self._composer.files(self._overrides)
+        overrides = [*varied, *self._overrides]
+        for override in overrides:
+            override.config_loader = files  # type: ignore[assignment]
+        own = [x for x in overrides if x.is_hydra_override()]
+        try:
+            [jobs] = BasicSweeper.split_arguments([x for x in overrides if not x.is_hydra_override()], None)
+        except HydraException as error:
+            self.mistakes.append(Mistake("hydra.sweeper", str(error)))
+            return [fixed]
+        return [[*own, *parse(job)[0]] for job in jobs]
+
+    def job(self, overrides: list[Override]) -> Job:
+        """A job composed and resolved, with what is wrong so far."""
+        composed = self.composed(overrides)
+        job = Job(None, composed.mistakes, composed.choices, composed)
+        if composed.config is not None:
+            tell_hydra(composed.config, composed.choices, os.getcwd())
+            job.values, unresolved = plain(composed.config)
+            job.mistakes = [*composed.mistakes, *unresolved, *self._hydra_calls(composed.config)]
+            if self.resumed and self.saved is not None:
+                job.mistakes += differences(self.saved.values, job.values)
+        return job
+
+    def composed(self, overrides: list[Override]) -> Composed:
+        """The config of a job, over that of an earlier run where one is named."""
+        files = self._composer.files(overrides)
+        groups = [x for x in overrides if is_choice(x, files)]
+        key = tuple(x.input_line for x in groups)
+        if key not in self._chosen:
+            self._chosen[key] = self._over_saved(groups)
+        return self._composer.apply(self._chosen[key].copy(), overrides)
+
+    def mistakes_of_composition(self) -> list[Mistake]:
+        """What is wrong before anything is compared with what the config names, which takes torch."""
+        jobs = [self.job(overrides) for overrides in self.jobs]
+        return list(dict.fromkeys([*self.mistakes, *(x for job in jobs for x in job.told(job.mistakes))]))
+
+    def as_yaml(self) -> str:
+        """The config of a single run, unresolved and without Hydra's node."""
+        config = self.composed(self.jobs[0]).config
+        return OmegaConf.to_yaml({} if config is None else OmegaConf.masked_copy(config, _names(config)))
+
+    def sweep_directory(self) -> Path | None:
+        """Where the jobs of a multirun go; None for a single run."""
+        composed = self.composed([x for x in self._overrides if not x.is_sweep_override()])
+        if not self.several or composed.config is None:
+            return None
+        tell_hydra(composed.config, composed.choices, os.getcwd())
+        return Path(str(composed.config.hydra.sweep.dir))
+
+    def for_hydra(self) -> list[str]:
+        """The overrides as Hydra gets them.
+
+        An earlier run's config is not Hydra's: a job takes it from here, and Hydra must not stumble over
+        keys that only that config has.
+        """
+        texts = [str(x.input_line) for x in self._overrides]
+        saved = self.saved
+        if saved is None:
+            return texts
+        files = self._composer.files(self._overrides)
+        folder = [f"hydra.run.dir={_quoted(str(saved.folder))}"] if self.resumed else []
+        values = [
+            text
+            if is_choice(x, files) or x.is_hydra_override() or text.startswith(("~", "+"))
+            else f"++{text}"
+            for x, text in zip(self._overrides, texts, strict=True)
+        ]
+        return [*(str(x.input_line) for x in self._earlier(self._overrides)), *values, *folder]
+
+    def _earlier(self, overrides: list[Override]) -> list[Override]:
+        """The choices of the earlier run that are still there and are not chosen anew."""
+        assert self.saved is not None
+        files = self._composer.files(overrides)
+        again = {x.key_or_group for x in overrides}
+        earlier, _ = parse(
+            f"{group}={choice}"
+            for group, choice in self.saved.choices.items()
+            if group in KINDS and group not in again and files.config_exists(f"{group}/{choice}")
+        )
+        return earlier
+
+    def _over_saved(self, groups: list[Override]) -> Composed:
+        """The choices of the command line, the rest from the earlier run."""
+        saved = self.saved
+        if saved is None:
+            return self._composer.choose(groups, several=self.several)
+        composed = self._composer.choose([*self._earlier(groups), *groups], several=self.several)
+        composed.choices = saved.choices | composed.choices
+        if composed.config is None:
+            return composed
+        kept = (*OF_THE_COMMAND, *(x.key_or_group for x in groups))
+        with open_dict(composed.config):
+            for name, value in saved.values.items():
+                if name not in kept:
+                    composed.config[name] = literal(value)
+        OmegaConf.set_struct(composed.config, True)
+        composed.origins.add_file(saved.folder / "config.yaml", "", without=kept)
+        return composed
+
+    def _hydra_calls(self, config: DictConfig) -> list[Mistake]:
+        hydra = OmegaConf.to_container(config.hydra, resolve=False)
+        plugins = config.get("plugins") or []
+        assert isinstance(hydra, dict)
+        return hydra_calls({str(x): y for x, y in hydra.items()}, list(plugins))
+
+
+def _names(config: DictConfig) -> list[str]:
+    return [str(x) for x in config if x != "hydra"]
+
+
+def _quoted(text: str) -> str:
+    """A text as a value in Hydra's grammar of overrides."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

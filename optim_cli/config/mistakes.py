@@ -1,0 +1,50 @@
+"""What is wrong with a config, one mistake a key."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A line of the report.
+
+    Attributes:
+        key: where in the config, dotted, with [i] for entries of lists.
+        what: the value given and what is allowed.
+        origin: where the value comes from, once that is known.
+    """
+
+    key: str
+    what: str
+    origin: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.what}" + (f" [{self.origin}]" if self.origin else "")
+
+
+def unknown_key(key: str, known: Collection[str], elsewhere: Iterable[str] = ()) -> Mistake:
+    """An unknown key, with the nearest right one.
+
+    Args:
+        key: the whole key.
+        known: names that are right in its place.
+        elsewhere: whole keys of other places.
+    """
+    prefix, dot, name = key.rpartition(".")
+    near = [prefix + dot + x for x in get_close_matches(name, known, n=1)]
+    elsewhere = list(elsewhere)
+    near = near or [x for x in elsewhere if x.rpartition(".")[2] == name]
+    near = near or get_close_matches(key, elsewhere, n=1)
+    hint = f"; did you mean {' or '.join(near[:3])}?" if near else ""
+    return Mistake(key, f"unknown key{hint} (known: {', '.join(known) or 'none'})")
+
+
+def unknown_choice(group: str, choice: object, choices: Collection[str]) -> Mistake:
+    """A choice that a group does not have, with those it has."""
+    near = get_close_matches(str(choice), choices, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    shown = "null" if choice is None else repr(choice)
+    return Mistake(group, f"{shown} is no choice{hint} (choices: {', '.join(choices) or 'none'})")

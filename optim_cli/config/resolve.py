@@ -1,0 +1,75 @@
+"""From a composed config to plain values, key by key: what cannot be resolved does not hide the rest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import Container, DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from optim_cli.config.mistakes import Mistake
+
+
+def plain(config: DictConfig) -> tuple[dict[str, Any], list[Mistake]]:
+    """The values of a config without Hydra's node, and the keys that have none."""
+    mistakes: list[Mistake] = []
+    values: dict[str, Any] = {}
+    for key in config:
+        if key == "hydra":
+            continue
+        try:
+            _take(config, key, str(key), values, mistakes)
+        except RecursionError:
+            mistakes.append(Mistake(str(key), "refers to itself"))
+    return values, mistakes
+
+
+def references(config: DictConfig, key: str) -> str | None:
+    """The key that a value is taken from, for a value that is nothing but `${key}`."""
+    node: Any = config
+    for name in key.split("."):
+        if not isinstance(node, DictConfig) or name not in node:
+            return None
+        node = node._get_node(name)
+    text = node._value() if node is not None and node._is_interpolation() else ""
+    inside = text[2:-1] if isinstance(text, str) and text.startswith("${") and text.endswith("}") else ""
+    return inside if inside and not set(inside) & set("${}:") else None
+
+
+def tell_hydra(config: DictConfig, choices: dict[str, str | None], directory: str) -> None:
+    """Let `${hydra:...}` say what is known of a job before it starts."""
+    copy = OmegaConf.masked_copy(config, "hydra")
+    OmegaConf.set_readonly(copy.hydra, False)
+    OmegaConf.set_struct(copy.hydra.runtime.choices, False)
+    copy.hydra.runtime.choices.update(choices)
+    copy.hydra.runtime.cwd = copy.hydra.runtime.output_dir = directory
+    HydraConfig.instance().set_config(copy)
+
+
+def _take(node: Container, key: Any, path: str, into: Any, mistakes: list[Mistake]) -> None:
+    """Put the value at `key` of a node into a dict or list."""
+    try:
+        value = node[key]
+    except MissingMandatoryValue:
+        mistakes.append(Mistake(path, f"missing; give {path}=VALUE"))
+        return
+    except OmegaConfBaseException as error:
+        raw = OmegaConf.to_container(node, resolve=False)
+        shown = raw[key] if isinstance(raw, dict | list) else ""
+        mistakes.append(Mistake(path, f"{shown!r} cannot be resolved: {str(error).splitlines()[0]}"))
+        return
+    if isinstance(value, DictConfig):
+        taken: Any = {}
+        for name in value:
+            _take(value, name, f"{path}.{name!s}", taken, mistakes)
+    elif isinstance(value, ListConfig):
+        taken = []
+        for index in range(len(value)):
+            _take(value, index, f"{path}[{index}]", taken, mistakes)
+    else:
+        taken = value
+    if isinstance(into, dict):
+        into[str(key)] = taken
+    else:
+        into.append(taken)

@@ -1,0 +1,96 @@
+"""The config of an earlier run, to go on with it or to run it again."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from optim_cli.config.files import why_unreadable
+from optim_cli.config.mistakes import Mistake
+
+# What may change when a run goes on: how long it is, what is noted on the way, where things are.
+CHANGEABLE = (
+    *("trainer.epochs", "trainer.max_steps", "trainer.evaluate_every", "trainer.measure_every"),
+    *("device", "dataset.root", "dataset.download", "dataset.workers"),
+)
+
+
+@dataclass(frozen=True)
+class Saved:
+    """An earlier run.
+
+    Attributes:
+        folder: where it is.
+        values: its resolved config.
+        choices: config group -> choice.
+    """
+
+    folder: Path
+    values: dict[str, Any]
+    choices: dict[str, str | None]
+
+
+def read(key: str, folder: Path) -> Saved | Mistake:
+    """A run's folder.
+
+    Args:
+        key: resume or rerun, for the mistake that is told if it is none.
+    """
+    file = folder / "config.yaml"
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        return Mistake(key, f"'{folder}' is no run's folder: {file} cannot be read ({error.strerror})")
+    except (yaml.YAMLError, ValueError) as error:
+        return Mistake(key, "{}: {}".format(*why_unreadable(error, str(file))))
+    if not isinstance(values, dict):
+        return Mistake(key, f"{file} is no config of a run")
+    try:
+        choices = json.loads((folder / "environment.json").read_text(encoding="utf-8"))["choices"]
+        choices = {str(group): choice for group, choice in choices.items()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        choices = {}  # they only name things
+    return Saved(folder, {str(x): y for x, y in values.items()}, choices)
+
+
+def literal(value: Any) -> Any:
+    """A resolved value as a config holds it: what looks like an interpolation is none."""
+    if isinstance(value, Mapping):
+        return {key: literal(x) for key, x in value.items()}
+    if isinstance(value, list):
+        return [literal(x) for x in value]
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Mistake]:
+    """What differs from the run that is to go on, though it must not."""
+    left, right = dict(_leaves(old, "")), dict(_leaves(new, ""))
+    missing = object()
+    return [
+        Mistake(
+            key,
+            f"was {_shown(left, key)}, is now {_shown(right, key)}; a run goes on with what it began with",
+        )
+        for key in dict.fromkeys([*left, *right])
+        if left.get(key, missing) != right.get(key, missing) and key not in CHANGEABLE
+    ]
+
+
+def _leaves(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if prefix + key in ("plugins", "resume", "rerun"):
+            continue
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _shown(leaves: Mapping[str, Any], key: str) -> str:
+    return repr(leaves[key]) if key in leaves else "not there"

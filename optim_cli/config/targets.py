@@ -1,0 +1,122 @@
+"""What a config may call."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Collection
+from importlib import import_module
+from inspect import isclass, isfunction
+from typing import Any, get_type_hints
+
+# Whose classes a config may name besides what `plugins` says.
+LIBRARIES = ("optim_cli", "torch", "torchvision")
+# What a group's `_target_` must make: (module, class).
+KINDS = {
+    "model": ("torch.nn", "Module"),
+    "dataset": ("optim_cli.datasets.dataset", "Dataset"),
+    "optimizer": ("torch.optim", "Optimizer"),
+    "scheduler": ("torch.optim.lr_scheduler", "LRScheduler"),
+    "averaging": ("optim_cli.optim.swa_utils", "AveragedModel"),
+    "trainer": ("optim_cli.training.loop", "Trainer"),
+}
+
+
+def kind_of(group: str) -> type:
+    """The class that a group's `_target_` must make."""
+    return _class(*KINDS[group])
+
+
+def locate(target: Any, kinds: Collection[type], plugins: Collection[str] = ()) -> Callable[..., Any]:
+    """The class or function that a `_target_` names, which makes one of `kinds`.
+
+    Nothing outside the allowed packages is imported to find out.
+
+    Args:
+        kinds: classes, one of which must be made.
+        plugins: packages that count besides optim_cli, torch and torchvision.
+
+    Raises:
+        ValueError: there is none, or it is none that a config may call.
+        Exception: importing a plugin failed.
+    """
+    module, _, name = str(target).rpartition(".")
+    package = module.partition(".")[0]
+    if not isinstance(target, str) or package not in (*LIBRARIES, *plugins):
+        remedy = f"; plugins=[{package}] on the command line allows a package" if package else ""
+        raise ValueError(f"{target!r} may not be called; {_allowed(kinds, plugins)}{remedy}")
+    # What is private takes no care of who calls it: optim_cli.__main__ would start a run.
+    if any(part.startswith("_") for part in target.split(".")):
+        raise ValueError(f"{target!r} may not be called; {_allowed(kinds, plugins)}")
+    # A plugin may lie in the current folder; last, so that it hides nothing.
+    if package in plugins and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        found = getattr(import_module(module), name)
+    except ModuleNotFoundError as error:
+        if package in plugins and not module.startswith(error.name or "?"):
+            raise
+        raise ValueError(f"{target!r} is not to be found ({error})") from None
+    except AttributeError as error:
+        raise ValueError(f"{target!r} is not to be found ({error})") from None
+    if not _makes_one_of(found, kinds, plugins):
+        raise ValueError(f"{target!r} makes nothing that is allowed here; {_allowed(kinds, plugins)}")
+    called: Callable[..., Any] = found
+    return called
+
+
+def nested_kinds(hint: Any, plugins: Collection[str] = ()) -> tuple[type, ...]:
+    """Classes that a nested `_target_` may make for a parameter with this annotation.
+
+    They are modules, datasets, and what constructors of ours or of a plugin take of their own kind.
+    """
+    bases = (_class("torch.nn", "Module"), _class("torch.utils.data", "Dataset"))
+    parts = getattr(hint, "__args__", None) or (hint,)
+    own = (LIBRARIES[0], *plugins)
+    return tuple(
+        x for x in parts if isclass(x) and (issubclass(x, bases) or x.__module__.partition(".")[0] in own)
+    )
+
+
+def hints_of(target: Callable[..., Any]) -> dict[str, Any]:
+    """Annotations of a constructor's parameters, with their ranges; none where they cannot be read."""
+    function = target.__init__ if isclass(target) else target
+    try:
+        return get_type_hints(function, include_extras=True)
+    except (NameError, TypeError, AttributeError):  # names that are imported for type checkers alone
+        return {}
+
+
+def _makes_one_of(found: Any, kinds: Collection[type], plugins: Collection[str]) -> bool:
+    # Where it is defined counts, not through which module it is reached: modules import much else.
+    origin = str(getattr(found, "__module__", "")).partition(".")[0]
+    if origin not in (*LIBRARIES, *plugins) or not callable(found):
+        return False
+    if isclass(found):
+        return issubclass(found, tuple(kinds))
+    if not isfunction(found) or (origin not in ("optim_cli", *plugins) and not _listed(found)):
+        return False
+    made = hints_of(found).get("return")
+    # A user's own function need not say what it returns; its result is looked at when it is there.
+    return issubclass(made, tuple(kinds)) if isclass(made) else origin in plugins and made is None
+
+
+def _listed(found: Any) -> bool:
+    """Whether a function is one of torchvision's model constructors."""
+    if not found.__module__.startswith("torchvision.models."):
+        return False
+    from torchvision.models import get_model_builder, list_models
+
+    return found.__name__ in list_models() and get_model_builder(found.__name__) is found
+
+
+def _allowed(kinds: Collection[type], plugins: Collection[str]) -> str:
+    made = " or ".join(f"{x.__module__.partition('.')[0]}'s {x.__name__}" for x in kinds)
+    if not made:
+        return "nothing may be called here"
+    return f"allowed: what makes {made}, in {', '.join((*LIBRARIES, *plugins))}"
+
+
+def _class(module: str, name: str) -> type:
+    found: type = getattr(import_module(module), name)
+    return found

@@ -1,0 +1,50 @@
+"""Before anything starts: every mistake in every job, told at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from optim_cli.assemble import refusals
+from optim_cli.config.check import mistakes
+from optim_cli.config.experiment import Experiment, Job
+from optim_cli.config.mistakes import Mistake
+from optim_cli.errors import ConfigError
+from optim_cli.run import choose_device
+
+
+def all_mistakes(experiment: Experiment) -> list[Mistake]:
+    """What is wrong with a command line; the same mistake in several jobs once."""
+    jobs = [experiment.job(overrides) for overrides in experiment.jobs]
+    found = [*experiment.mistakes]
+    for job in jobs:
+        found += job.told(mistakes_of(job))
+    return list(dict.fromkeys(found))
+
+
+def mistakes_of(job: Job) -> list[Mistake]:
+    """What is wrong with one job."""
+    found = list(job.mistakes)
+    if job.values is None:
+        return found
+    # Of what could not be read or resolved, nothing more can be said.
+    known = {x.key for x in found}
+    unread = job.composed.unread
+    found += [
+        x for x in mistakes(job.values) if x.key.partition(".")[0] not in unread and not _within(x.key, known)
+    ]
+    wrong = unread | {x.key.partition(".")[0] for x in found}
+    return found + refusals(job.values, wrong) + _device(job.values, wrong)
+
+
+def _within(key: str, known: set[str]) -> bool:
+    return any(key == x or key.startswith((f"{x}.", f"{x}[")) for x in known)
+
+
+def _device(values: dict[str, Any], wrong: set[str]) -> list[Mistake]:
+    if "device" in wrong:
+        return []
+    try:
+        choose_device(values["device"])
+    except ConfigError as error:
+        return [Mistake("device", str(error).removeprefix("device: "))]
+    return []
