@@ -66,26 +66,46 @@ def _hydra(arguments: Namespace) -> None:
 
     identity = run_id()
     OmegaConf.register_new_resolver("run_id", lambda: identity, replace=True)
-    # A folder is meant from where the command is given, as everywhere in a shell.
-    own = Path(arguments.config_path).resolve() if arguments.config_path else None
-    register([Path(x).resolve() for x in (arguments.config_dir, own) if x])
-    main, name = own or folder("configs").resolve(), arguments.config_name or "config"
-    only_tells = arguments.help or arguments.hydra_help or arguments.shell_completion or arguments.info
+    main, name = folder("configs").resolve(), arguments.config_name or "config"
+    options = [x for x in sys.argv[1:] if x not in arguments.overrides]
+    if arguments.config_path:
+        # Meant from where the command is given, as every path in a shell; Hydra takes it from this file's.
+        main = Path(arguments.config_path).resolve()
+        options = [
+            x.removesuffix(arguments.config_path) + str(main) if x.endswith(arguments.config_path) else x
+            for x in options
+        ]
+    register([main, *(Path(x).resolve() for x in [arguments.config_dir] if x)])
     job: Callable[[DictConfig], float | None] = _nothing
-    if not only_tells:
+    sweep = None
+    if not (arguments.help or arguments.hydra_help or arguments.shell_completion or arguments.info):
         from optim_cli.config.experiment import Experiment
 
-        where = search_path(main, arguments.config_dir)
         several = arguments.multirun or "hydra.mode=MULTIRUN" in arguments.overrides
+        where = search_path(main, arguments.config_dir)
         experiment = Experiment(where, name, arguments.overrides, several)
         _check(experiment, run=arguments.cfg is None)
         if arguments.cfg == "job" and experiment.saved:
             print(experiment.as_yaml(), end="")
             return
-        options = [x for x in sys.argv[1:] if x not in arguments.overrides]
-        sys.argv[1:] = [*options, *experiment.for_hydra()]
+        sweep, arguments.overrides = experiment.sweep_directory(), experiment.for_hydra()
         job = partial(_job, experiment)
-    hydra.main(version_base="1.3", config_path=str(main), config_name=name)(job)()
+    sys.argv[1:] = [*options, *arguments.overrides]
+    try:
+        hydra.main(version_base="1.3", config_path=str(main), config_name=name)(job)()
+    finally:
+        all_done = sweep is None or _report(sweep)
+    if not all_done:
+        sys.exit(FAILED)
+
+
+def _report(sweep: Path) -> bool:
+    """Show what the jobs of a multirun came to, also when they were interrupted; whether all are done."""
+    from rich.console import Console
+
+    from optim_cli.sweep.report import report
+
+    return not sweep.is_dir() or report(sweep, Console())
 
 
 def _check(experiment: Experiment, run: bool) -> None:
@@ -104,46 +124,15 @@ def _nothing(config: DictConfig) -> None:
     """The job of a command line that only asks."""
 
 
-def _job(experiment: Experiment, config: DictConfig) -> float | None:
-    """One job: a run, or one of a multirun; what it returns is a sweep's objective."""
-    import logging
+def _job(experiment: Experiment, config: DictConfig) -> float:
+    """One job; what it returns is a sweep's objective."""
+    from optim_cli.job import run_job
 
-    from hydra.core.hydra_config import HydraConfig
-
-    from optim_cli.assemble import resolve
-    from optim_cli.errors import ConfigError
-    from optim_cli.run import run
-
-    hydra_config = HydraConfig.get()
-    directory = Path(hydra_config.runtime.output_dir)
-    # Hydra's own groups (hydra/launcher, ...) are of no interest to the run.
-    choices = {x: y for x, y in hydra_config.runtime.choices.items() if "/" not in str(x)}
-    try:
-        results = run(resolve(config), directory, choices)
-    except ConfigError as error:
-        _say(str(error))
-        _remove_empty(directory)
-        sys.exit(WRONG_CONFIG)
-    except Exception as error:
-        logging.getLogger(__name__).exception("the run failed")
-        # What a worker process raised comes with its trace, the cause on the last line.
-        cause = (str(error).strip().splitlines() or [""])[-1]
-        _say(f"the run failed: {type(error).__name__}: {cause}")
-        _say(f"the full trace is in {directory / 'run.log'}")
-        sys.exit(FAILED)
-    return results.best.get("val/accuracy", results.final["test/accuracy"])
-
-
-def _remove_empty(directory: Path) -> None:
-    """Take back the folder that Hydra made for a run that never was, and the one around it."""
-    for folder in (directory, directory.parent):
-        try:
-            folder.rmdir()
-        except OSError:  # it holds something
-            return
+    return run_job(experiment, config)
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:
+    _say("terminated")
     sys.exit(TERMINATED)
 
 

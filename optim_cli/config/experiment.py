@@ -174,18 +174,21 @@ class Experiment:
         keys that only that config has.
         """
         texts = [str(x.input_line) for x in self._overrides]
-        saved = self.saved
-        if saved is None:
-            return texts
+        sweep = self.sweep_directory()
+        # Named now, because jobs in other processes do not know the name that this process has drawn.
+        places = [f"hydra.sweep.dir={_quoted(str(sweep))}"] if sweep is not None else []
+        if self.saved is None:
+            return [*texts, *places]
         files = self._composer.files(self._overrides)
-        folder = [f"hydra.run.dir={_quoted(str(saved.folder))}"] if self.resumed else []
         values = [
             text
             if is_choice(x, files) or x.is_hydra_override() or text.startswith(("~", "+"))
             else f"++{text}"
             for x, text in zip(self._overrides, texts, strict=True)
         ]
-        return [*(str(x.input_line) for x in self._earlier(self._overrides)), *values, *folder]
+        if self.resumed:
+            places = [f"hydra.run.dir={_quoted(str(self.saved.folder))}"]
+        return [*(str(x.input_line) for x in self._earlier(self._overrides)), *values, *places]
 
     def _earlier(self, overrides: list[Override]) -> list[Override]:
         """The choices of the earlier run that are still there and are not chosen anew."""

@@ -1,0 +1,119 @@
+"""One job of a command line: what it runs, and how its end is told."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from optim_cli.assemble import resolve
+from optim_cli.config.check import plugins_of
+from optim_cli.config.experiment import Experiment
+from optim_cli.errors import ConfigError, user_frames
+from optim_cli.run import run
+from optim_cli.sweep.status import Status, write_status
+from optim_cli.training.loop import Results
+from optim_cli.training.stop import Stopped
+
+FAILED, WRONG_CONFIG = 1, 2
+
+
+@dataclass(frozen=True)
+class End:
+    """How a job ended.
+
+    Attributes:
+        code: what the process would end with if it were the only job.
+        lines: what to say of it.
+    """
+
+    status: Status
+    code: int = 0
+    lines: tuple[str, ...] = ()
+    objective: float = float("nan")
+
+
+def run_job(experiment: Experiment, config: DictConfig) -> float:
+    """Run what Hydra composed, or the earlier run that the command line names.
+
+    Returns:
+        A sweep's objective: accuracy of the best weights; NaN for a job of a multirun that failed,
+        which does not keep the others from running.
+
+    Raises:
+        SystemExit: a single run did not get to its end, or a signal stopped the job.
+    """
+    hydra = HydraConfig.get()
+    directory, several = Path(hydra.runtime.output_dir), hydra.mode == RunMode.MULTIRUN
+    if several:
+        # What a job leaves that is killed.
+        write_status(directory, list(hydra.overrides.task), "missing")
+    end = _end_of(experiment, config, directory)
+    for line in end.lines:
+        print(f"optim-run: {line}", file=sys.stderr)
+    if several:
+        write_status(directory, list(hydra.overrides.task), end.status, "\n".join(end.lines[:1]) or None)
+    elif end.status == "refused":
+        _remove_empty(directory)
+    if end.code and (end.status == "stopped" or not several):
+        sys.exit(end.code)
+    return end.objective
+
+
+def _end_of(experiment: Experiment, config: DictConfig, directory: Path) -> End:
+    plugins: list[str] = []
+    try:
+        values, choices = _asked_for(experiment, config)
+        plugins = plugins_of(values)
+        results = run(values, directory, choices, resume=experiment.resumed)
+    except Stopped as stopped:
+        return End("stopped", 128 + stopped.signum, (f"interrupted by {stopped.signum.name}",))
+    except ConfigError as error:
+        return End("refused", WRONG_CONFIG, (str(error),))
+    except Exception as error:
+        return End("failed", FAILED, tuple(_cause(error, directory, plugins)))
+    return End("done", objective=_objective(results))
+
+
+def _asked_for(experiment: Experiment, config: DictConfig) -> tuple[Mapping[str, Any], dict[str, str | None]]:
+    """Values and choices of the job."""
+    hydra = HydraConfig.get()
+    if experiment.saved is None:
+        values, choices = resolve(config), dict(hydra.runtime.choices)
+    else:
+        job = experiment.job(experiment.jobs[hydra.job.num if experiment.several else 0])
+        assert job.values is not None
+        values, choices = job.values, job.choices
+    # Hydra's own groups (hydra/launcher, ...) are of no interest to the run.
+    return values, {str(x): y for x, y in choices.items() if "/" not in str(x)}
+
+
+def _cause(error: Exception, directory: Path, plugins: list[str]) -> list[str]:
+    # What a worker process raised comes with its trace, the cause on the last line.
+    cause = (str(error).strip().splitlines() or [""])[-1]
+    lines = [f"the run failed: {type(error).__name__}: {cause}", *user_frames(error, plugins)]
+    with suppress(OSError):  # of a log that cannot be written either
+        logging.getLogger(__name__).exception("the run failed")
+        lines.append(f"the full trace is in {directory / 'run.log'}")
+    return lines
+
+
+def _objective(results: Results) -> float:
+    return results.best.get("val/accuracy", results.final["test/accuracy"])
+
+
+def _remove_empty(directory: Path) -> None:
+    """Take back the folder that Hydra made for a run that never was, and the one around it."""
+    for folder in (directory, directory.parent):
+        try:
+            folder.rmdir()
+        except OSError:  # it holds something
+            return
