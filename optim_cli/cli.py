@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
@@ -62,25 +63,31 @@ def _job(config: DictConfig) -> float | None:
 
     from hydra.core.hydra_config import HydraConfig
 
+    from optim_cli.assemble import resolve
     from optim_cli.errors import ConfigError
     from optim_cli.run import run
+    from optim_cli.training.stop import Stopped
 
     hydra_config = HydraConfig.get()
     directory = Path(hydra_config.runtime.output_dir)
     # Hydra's own groups (hydra/launcher, ...) are of no interest to the run.
     choices = {x: y for x, y in hydra_config.runtime.choices.items() if "/" not in str(x)}
     try:
-        results = run(config, directory, choices)
+        results = run(resolve(config), directory, choices)
+    except Stopped as stopped:
+        _say(f"interrupted by {stopped.signum.name}")
+        sys.exit(128 + stopped.signum)
     except ConfigError as error:
         _say(str(error))
         _remove_empty(directory)
         sys.exit(WRONG_CONFIG)
     except Exception as error:
-        logging.getLogger(__name__).exception("the run failed")
         # What a worker process raised comes with its trace, the cause on the last line.
         cause = (str(error).strip().splitlines() or [""])[-1]
         _say(f"the run failed: {type(error).__name__}: {cause}")
-        _say(f"the full trace is in {directory / 'run.log'}")
+        with suppress(OSError):  # of a log that cannot be written either
+            logging.getLogger(__name__).exception("the run failed")
+            _say(f"the full trace is in {directory / 'run.log'}")
         sys.exit(FAILED)
     return results.best.get("val/accuracy", results.final["test/accuracy"])
 

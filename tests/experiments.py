@@ -14,6 +14,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from rich.console import Console
 
+from optim_cli.assemble import resolve
 from optim_cli.paths import folder
 from optim_cli.run import run
 from optim_cli.search_path import register
@@ -43,10 +44,13 @@ class Done:
     output: str
 
 
-def train(directory: Path, *overrides: str, choices: Mapping[str, str] = CHOICES) -> Done:
-    """Run overrides of the default config; what it shows is kept."""
+def train(
+    directory: Path, *overrides: str, choices: Mapping[str, str] = CHOICES, resume: bool = False
+) -> Done:
+    """Run overrides of the default config, or resume with them; what it shows is kept."""
     output = StringIO()
-    results = run(config_of(*overrides), directory, choices, Console(file=output, width=200))
+    console = Console(file=output, width=200)
+    results = run(resolve(config_of(*overrides)), directory, choices, console, resume)
     return Done(results, directory, output.getvalue())
 
 
