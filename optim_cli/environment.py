@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -16,10 +17,11 @@ from optim_cli.paths import PACKAGE
 PACKAGES = ("optim-run", "torch", "torchvision", "triton", "hydra-core", "omegaconf", "numpy")
 
 
-def describe(device: torch.device) -> dict[str, Any]:
-    """Versions, device, git commit, command line."""
+def describe(device: torch.device, choices: Mapping[str, str | None]) -> dict[str, Any]:
+    """Versions, device, git commit, command line, and the choices that people know the run by."""
     return {
         "command": sys.argv,
+        "choices": dict(choices),
         "directory": os.getcwd(),
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -36,6 +38,17 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     return f"{device} ({torch.get_num_threads()} threads)"
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What may change the last bits of a result, where two descriptions differ in it."""
+    pairs = [(x["python"], x["packages"]["torch"], x["device"]) for x in (before, now)]
+    titles = ("Python", "torch", "device")
+    return [
+        f"{title} {new} instead of {old}"
+        for title, old, new in zip(titles, *pairs, strict=True)
+        if new != old
+    ]
 
 
 def _version(package: str) -> str | None:

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import random
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from rich.console import Console
 
 from optim_cli.assemble import assemble
-from optim_cli.environment import describe, device_name
+from optim_cli.environment import describe, device_name, differences
 from optim_cli.errors import ConfigError
+from optim_cli.resume import take_up
+from optim_cli.run_folder import RunFolder
 from optim_cli.tracking.curves import Curves
-from optim_cli.tracking.json_lines import MetricsFile, plain
-from optim_cli.training.checkpoint import CheckpointWriter
+from optim_cli.tracking.json_lines import MetricsFile
+from optim_cli.tracking.run_log import RunLog
+from optim_cli.training.checkpoint import Checkpoints
 from optim_cli.training.events import Observers, Plan
 from optim_cli.training.loop import Results, Training
-from optim_cli.training.progress import show
+from optim_cli.training.progress import PatientConsole, show
+from optim_cli.training.randomness import seed_generators
+from optim_cli.training.stop import Stopped
 
 log = logging.getLogger(__name__)
 
@@ -32,37 +35,53 @@ def run(
     directory: Path,
     choices: Mapping[str, str | None],
     console: Console | None = None,
+    resume: bool = False,
 ) -> Results:
     """Train as the config says and leave everything in a folder that no other run has used.
 
     Args:
-        config: the composed config.
+        values: the config, as plain values that are checked.
         directory: where results go.
         choices: config group -> name of the choice, for people to read.
         console: what is shown goes there; None takes standard output.
+        resume: go on with the run of that folder, from its newest checkpoint that can be loaded. Its
+            config may then differ in the length of the run, the device and what else changes no state.
 
     Raises:
-        ConfigError: the config is wrong, or the folder holds another run's results.
+        ConfigError: the config is wrong, the folder holds another run's results, or the run in it
+            cannot go on like this.
+        Stopped: a signal asked for it; the run can be resumed.
     """
     device = choose_device(values["device"])
     make_repeatable(values["seed"], values["trainer"]["deterministic"])
     logging.captureWarnings(True)
+    # A log that cannot be written, on a full disk, is no reason to print a trace.
+    logging.raiseExceptions = False
     training = assemble(values, device)
-    claim(directory, values)
-    log.info("choices: %s", dict(choices))
-    write_json(directory / "environment.json", describe(device))
-    console = console or Console()
-    observers = Observers(
-        show(console), MetricsFile(directory / "metrics.jsonl"), Curves(directory / "curves.png")
-    )
-    training.observer = observers
-    training.checkpoints = CheckpointWriter(directory / "checkpoints")
-    try:
-        observers.started(plan(training, choices))
-        results = training.fit()
-    finally:
-        observers.close()
-    write_json(directory / "summary.json", summary(results, training.dataset.synthetic))
+    console = console or PatientConsole()
+    shown = Observers(show(console), RunLog())
+    with RunFolder.reopen(directory) if resume else RunFolder.claim(directory, values) as folder:
+        log.info("choices: %s", dict(choices))
+        training.checkpoints = Checkpoints(directory / "checkpoints")
+        environment = describe(device, choices)
+        if resume:
+            take_up(training, folder, values, shown.noted)
+            warn_of_differences(folder, environment, shown)
+        folder.add_environment(environment)
+        metrics = directory / "metrics.jsonl"
+        training.observer = Observers(
+            shown, MetricsFile(metrics, resumed=resume), Curves(directory / "curves.png", metrics)
+        )
+        try:
+            training.observer.started(plan(training, choices))
+            results = training.fit()
+        except Stopped as stopped:
+            training.observer.close()
+            say_how_to_resume(stopped, directory, console)
+            raise
+        finally:
+            training.observer.close()
+        folder.write_json("summary.json", summary(results, training.dataset.synthetic))
     log.info("done in %.1f s: %s", results.seconds, results.final)
     console.print(f"results in {os.path.relpath(directory)}", highlight=False, soft_wrap=True)
     return results
@@ -81,27 +100,9 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def claim(directory: Path, values: Mapping[str, Any]) -> None:
-    """Write `config.yaml` as the first file of the folder, which makes the folder this run's own.
-
-    Raises:
-        ConfigError: another run was here.
-    """
-    directory.mkdir(parents=True, exist_ok=True)
-    path = directory / "config.yaml"
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            yaml.safe_dump(dict(values), file, sort_keys=False)
-    except FileExistsError:
-        raise ConfigError(
-            f"hydra.run.dir: {str(directory)!r} holds another run's results; name a folder without them"
-        ) from None
-
-
 def make_repeatable(seed: int, deterministic: bool) -> None:
     """Seed what draws random numbers."""
-    random.seed(seed)
-    torch.manual_seed(seed)
+    seed_generators(seed)
     # The call imports torch's compiler, seconds of every start, so it is made where it changes something.
     if deterministic != torch.are_deterministic_algorithms_enabled():
         torch.use_deterministic_algorithms(deterministic)
@@ -110,12 +111,28 @@ def make_repeatable(seed: int, deterministic: bool) -> None:
         torch.backends.cudnn.benchmark = False
 
 
+def warn_of_differences(folder: RunFolder, environment: Mapping[str, Any], shown: Observers) -> None:
+    """Say where a resumed run may not repeat the bits of an uninterrupted one."""
+    first = folder.read_json("environment.json")
+    found = differences(first, environment) if first else []
+    if found:
+        shown.noted(f"warning: {', '.join(found)}: the result may differ in the last bits")
+
+
+def say_how_to_resume(stopped: Stopped, directory: Path, console: Console) -> None:
+    """Show, and log, how far a run came and the command that takes it up."""
+    command = f"optim-run resume={shlex.quote(os.path.relpath(directory))}"
+    log.info("%s; %s", stopped, command)
+    console.print(f"{stopped}; go on with", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"  {command}", highlight=False, markup=False, soft_wrap=True)
+
+
 def plan(training: Training, choices: Mapping[str, str | None]) -> Plan:
     """What the header shows."""
     group = training.optimizer.param_groups[0]
     name = type(training.optimizer).__name__
     scheduler, averaging = training.scheduler, training.averaging
-    steps = training.trainer.total_steps(training.steps_per_epoch)
+    steps = training.total_steps
     return Plan(
         device=device_name(training.device),
         model=str(choices["model"]),
@@ -128,6 +145,7 @@ def plan(training: Training, choices: Mapping[str, str | None]) -> Plan:
         epochs=-(-steps // training.steps_per_epoch),
         steps=steps,
         batch_size=training.dataset.batch_size,
+        start=training.step,
     )
 
 
@@ -142,8 +160,3 @@ def summary(results: Results, synthetic: bool) -> dict[str, Any]:
         "seconds": round(results.seconds, 3),
         "synthetic_data": synthetic,
     }
-
-
-def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write a JSON file."""
-    path.write_text(json.dumps(plain(values), indent=2, allow_nan=False) + "\n", encoding="utf-8")

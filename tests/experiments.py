@@ -44,10 +44,13 @@ class Done:
     output: str
 
 
-def train(directory: Path, *overrides: str, choices: Mapping[str, str] = CHOICES) -> Done:
-    """Run overrides of the default config; what it shows is kept."""
+def train(
+    directory: Path, *overrides: str, choices: Mapping[str, str] = CHOICES, resume: bool = False
+) -> Done:
+    """Run overrides of the default config, or resume with them; what it shows is kept."""
     output = StringIO()
-    results = run(resolve(config_of(*overrides)), directory, choices, Console(file=output, width=200))
+    console = Console(file=output, width=200)
+    results = run(resolve(config_of(*overrides)), directory, choices, console, resume)
     return Done(results, directory, output.getvalue())
 
 

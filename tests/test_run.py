@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import struct
 from collections.abc import Iterator
@@ -19,12 +18,12 @@ from hydra.utils import instantiate
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 from omegaconf import DictConfig
-from torch import Tensor
 
 from optim_cli.assemble import resolve
 from optim_cli.errors import ConfigError
 from optim_cli.run import run
 from tests.experiments import CHOICES, SMALL, Done, config_of, train
+from tests.results import checkpoint_of, json_of, lines_of, same_bits
 
 METRICS = {"train/loss", "train/accuracy", "val/loss", "val/accuracy", "test/loss", "test/accuracy"}
 TINY = ("model.hidden=[16]", "trainer.epochs=1", "trainer.max_steps=3")
@@ -39,40 +38,6 @@ def _leave_no_trace() -> Iterator[None]:
     logging.captureWarnings(False)
     torch.use_deterministic_algorithms(False)
     torch.set_num_threads(threads)
-
-
-def lines_of(done: Done) -> list[dict[str, Any]]:
-    text = (done.directory / "metrics.jsonl").read_text(encoding="utf-8")
-    return [strict_json(line) for line in text.splitlines()]
-
-
-def strict_json(text: str) -> Any:
-    """JSON as other languages read it: no NaN, no Infinity."""
-
-    def refuse(name: str) -> None:
-        raise ValueError(f"{name} is no JSON")
-
-    return json.loads(text, parse_constant=refuse)
-
-
-def json_of(path: Path) -> Any:
-    return strict_json(path.read_text(encoding="utf-8"))
-
-
-def checkpoint_of(done: Done, name: str = "best.pt") -> dict[str, Any]:
-    state: dict[str, Any] = torch.load(done.directory / "checkpoints" / name, weights_only=True)
-    return state
-
-
-def same_bits(left: Any, right: Any) -> bool:
-    """Equality of nested states, of tensors bit for bit."""
-    if isinstance(left, Tensor):
-        return bool(left.dtype == right.dtype and left.numpy().tobytes() == right.numpy().tobytes())
-    if isinstance(left, dict):
-        return left.keys() == right.keys() and all(same_bits(left[x], right[x]) for x in left)
-    if isinstance(left, list | tuple):
-        return len(left) == len(right) and all(map(same_bits, left, right))
-    return bool(left == right)
 
 
 @pytest.fixture(scope="module")
@@ -106,17 +71,29 @@ def test_config_is_resolved_and_loads(done: Done) -> None:
 def test_environment(done: Done) -> None:
     values = json_of(done.directory / "environment.json")
     assert set(values) == {
-        *("command", "directory", "python", "platform", "packages", "cuda", "device", "threads", "git"),
+        *(
+            "command",
+            "choices",
+            "directory",
+            "python",
+            "platform",
+            "packages",
+            "cuda",
+            "device",
+            "threads",
+            "git",
+        ),
     }
     assert values["packages"]["torch"] == version("torch")
     assert values["packages"]["hydra-core"].startswith("1.3")
     assert values["directory"] == str(Path.cwd())
     assert values["device"].startswith("cpu")
     assert isinstance(values["command"], list)
+    assert values["choices"] == CHOICES
 
 
 def test_metrics_file(done: Done) -> None:
-    lines = lines_of(done)
+    lines = lines_of(done.directory)
     measured = [x for x in lines if x["event"] == "measured"]
     evaluated = [x for x in lines if x["event"] == "evaluated"]
     assert len(measured) + len(evaluated) == len(lines)
@@ -142,7 +119,7 @@ def test_summary(done: Done) -> None:
     assert set(values["final"]) == set(values["best"]) == METRICS | averaged
     assert (values["steps"], values["epochs"], values["synthetic_data"]) == (42, 2, False)
     assert values["seconds"] > 0
-    evaluated = {x["step"]: x for x in lines_of(done) if x["event"] == "evaluated"}
+    evaluated = {x["step"]: x for x in lines_of(done.directory) if x["event"] == "evaluated"}
     last, best = evaluated[42], evaluated[values["best_step"]]
     assert all(last[x] == y for x, y in values["final"].items() if x in last)
     assert all(best[x] == y for x, y in values["best"].items() if x in best)
@@ -153,12 +130,12 @@ def test_summary(done: Done) -> None:
 
 
 def test_checkpoints(done: Done) -> None:
-    last = checkpoint_of(done, "step-00000042.pt")
+    last = checkpoint_of(done.directory, "step-00000042.pt")
     assert (last["step"], last["epoch"]) == (42, 2)
     assert last["averaging"]["n_averaged"] == 42
     assert last["optimizer"]["state"].keys() == set(range(4))
     assert last["scheduler"]["last_epoch"] == 42
-    best = checkpoint_of(done)
+    best = checkpoint_of(done.directory)
     assert best["step"] == done.results.best_step
     assert best["best"]["val/accuracy"] == done.results.best["val/accuracy"]
 
@@ -203,12 +180,14 @@ def test_same_seed_same_bits(done: Done, tmp_path: Path) -> None:
     """Whatever random numbers were drawn in the process before."""
     torch.rand(5)
     again = train(tmp_path / "again", *SMALL, "averaging=ema", "seed=3", "trainer.deterministic=true")
-    assert lines_of(again) == lines_of(done)
+    assert lines_of(again.directory) == lines_of(done.directory)
     name = "step-00000042.pt"
-    assert same_bits(checkpoint_of(again, name), checkpoint_of(done, name))
+    assert same_bits(checkpoint_of(again.directory, name), checkpoint_of(done.directory, name))
     other = train(tmp_path / "other", *SMALL, "averaging=ema", "seed=4")
-    assert lines_of(other) != lines_of(done)
-    assert not same_bits(checkpoint_of(other, name)["model"], checkpoint_of(done, name)["model"])
+    assert lines_of(other.directory) != lines_of(done.directory)
+    assert not same_bits(
+        checkpoint_of(other.directory, name)["model"], checkpoint_of(done.directory, name)["model"]
+    )
 
 
 def test_without_validation(tmp_path: Path) -> None:
@@ -218,7 +197,7 @@ def test_without_validation(tmp_path: Path) -> None:
     # Nothing chooses: the last weights count as the best.
     assert summary["best"] == summary["final"]
     assert summary["best_step"] == summary["steps"] == 2 * 23  # 1437 samples
-    assert all("val/loss" not in x for x in lines_of(done))
+    assert all("val/loss" not in x for x in lines_of(done.directory))
     assert "schedule: constant learning rate\n" in done.output
 
 
@@ -240,14 +219,14 @@ def test_lengths(
     done = train(tmp_path / "run", *SMALL, *overrides)
     summary = json_of(done.directory / "summary.json")
     assert (summary["steps"], summary["epochs"]) == (steps, epochs)
-    lines = lines_of(done)
+    lines = lines_of(done.directory)
     assert [x["step"] for x in lines if x["event"] == "evaluated"] == evaluated
     every = next((int(x.split("=")[1]) for x in overrides if "measure_every" in x), 7)
     assert [x["step"] for x in lines if x["event"] == "measured"] == list(range(every, steps + 1, every))
     newest = max((done.directory / "checkpoints").glob("step-*"))
     assert newest.name == f"step-{steps:08d}.pt"
     # The schedule is as long as the run.
-    scheduler = checkpoint_of(done, newest.name)["scheduler"]
+    scheduler = checkpoint_of(done.directory, newest.name)["scheduler"]
     assert (scheduler["total_steps"], scheduler["last_epoch"]) == (steps, steps)
 
 
@@ -256,11 +235,11 @@ def test_best_weights_are_tested(tmp_path: Path) -> None:
     # At so high a rate, the accuracy goes up and down.
     options = ("model.hidden=[]", "trainer.epochs=4", "scheduler=none", "optimizer=sgd", "optimizer.lr=20")
     done = train(tmp_path / "run", *options)
-    accuracies = {x["step"]: x["val/accuracy"] for x in lines_of(done) if x["event"] == "evaluated"}
+    accuracies = {x["step"]: x["val/accuracy"] for x in lines_of(done.directory) if x["event"] == "evaluated"}
     best = done.results.best_step
     assert best != 84, "choose another rate: the last weights were the best"
     assert accuracies[best] == max(accuracies.values()) == done.results.best["val/accuracy"]
-    state = checkpoint_of(done)
+    state = checkpoint_of(done.directory)
     assert state["step"] == best
     data = instantiate(config_of().dataset, _convert_="all")
     (images, labels), *rest = data.test.batches(len(data.test), torch.device("cpu"))
@@ -296,7 +275,7 @@ def test_what_diverges_is_still_recorded(tmp_path: Path) -> None:
         tmp_path / "run", *SMALL, "optimizer=sgd", "optimizer.lr=1e30", "scheduler=none", "averaging=ema"
     )
     assert not isfinite(done.results.final["train/loss"])
-    lines = lines_of(done)
+    lines = lines_of(done.directory)
     assert lines[-1]["train/loss"] is None
     summary = json_of(done.directory / "summary.json")
     assert summary["final"]["val/loss"] is None

@@ -1,5 +1,6 @@
 """A split whose images are read from files, batch by batch."""
 
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -50,6 +51,12 @@ class _Epoch(MapDataset[tuple[Tensor, int]]):
             return self._transform(image), label
 
 
+def _ignore_signals(worker: int) -> None:
+    """Leave it to the process that trains whether to stop: a terminal signals the workers as well."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 class FileSplit(Split):
     """Images of a map-style dataset, read and transformed by worker processes.
 
@@ -95,6 +102,7 @@ class FileSplit(Split):
                 for first in range(start * batch_size, len(self), batch_size)
             ],
             num_workers=self._workers,
+            worker_init_fn=_ignore_signals,
             pin_memory=device.type == "cuda",
             # Of its own, since the loader draws a number from the global one otherwise.
             generator=torch.Generator(),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from math import nan
 from pathlib import Path
 from typing import Any
 
+from optim_cli.tracking.json_lines import read_lines
 from optim_cli.training.events import Metrics, Observer, Plan
 
 PANELS = ("loss", "accuracy", "lr")
+Series = dict[str, tuple[list[int], list[float]]]  # metric name -> steps and values
 
 
 class Curves(Observer):
@@ -15,24 +18,17 @@ class Curves(Observer):
 
     Args:
         path: the picture.
+        metrics: the metrics file, which holds what a run did before it was stopped, too.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, metrics: Path) -> None:
         self.path = path
-        self.series: dict[str, tuple[list[int], list[float]]] = {}
+        self.metrics = metrics
 
     def started(self, plan: Plan) -> None:
         """Note what the title says."""
         data = f"{plan.dataset} (synthetic data)" if plan.synthetic else plan.dataset
         self.title = f"{plan.model} on {data}, {plan.optimizer}, {plan.schedule}"
-
-    def measured(self, step: int, epoch: int, metrics: Metrics) -> None:
-        """Training loss and rate, at the pace they are measured."""
-        self._add(step, {name: metrics[name] for name in ("train/loss", "lr")})
-
-    def evaluated(self, step: int, epoch: int, metrics: Metrics) -> None:
-        """Everything else, at every evaluation."""
-        self._add(step, {name: value for name, value in metrics.items() if name != "train/loss"})
 
     def finished(self, final: Metrics, best: Metrics) -> None:
         """Draw."""
@@ -40,25 +36,33 @@ class Curves(Observer):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
+        series = _series(self.metrics)
         figure = Figure(figsize=(12, 3.6), layout="constrained")
         FigureCanvasAgg(figure)
         for axes, panel in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
-            self._draw(axes, panel)
+            _draw(axes, panel, series)
         figure.suptitle(self.title)
         figure.savefig(self.path, dpi=120)
 
-    def _draw(self, axes: Any, panel: str) -> None:
-        for name, (steps, values) in self.series.items():
-            if name.rpartition("/")[2] == panel:
-                marker = "." if len(steps) < 40 else None
-                axes.plot(steps, values, label=name, marker=marker, linewidth=1.2)
-        axes.set(xlabel="step", ylabel="learning rate" if panel == "lr" else panel)
-        axes.grid(alpha=0.3)
-        if panel != "lr" and axes.lines:
-            axes.legend()
 
-    def _add(self, step: int, metrics: Metrics) -> None:
-        for name, value in metrics.items():
-            steps, values = self.series.setdefault(name, ([], []))
-            steps.append(step)
-            values.append(value)
+def _draw(axes: Any, panel: str, series: Series) -> None:
+    for name, (steps, values) in series.items():
+        if name.rpartition("/")[2] == panel:
+            marker = "." if len(steps) < 40 else None
+            axes.plot(steps, values, label=name, marker=marker, linewidth=1.2)
+    axes.set(xlabel="step", ylabel="learning rate" if panel == "lr" else panel)
+    axes.grid(alpha=0.3)
+    if panel != "lr" and axes.lines:
+        axes.legend()
+
+
+def _series(path: Path) -> Series:
+    """Training loss and rate at the pace they are measured, everything else at every evaluation."""
+    series: Series = {}
+    for line in read_lines(path):
+        for name in [x for x in line if x not in ("event", "step", "epoch")]:
+            if (line["event"] == "measured") == (name in ("train/loss", "lr")):
+                steps, values = series.setdefault(name, ([], []))
+                steps.append(line["step"])
+                values.append(nan if line[name] is None else line[name])
+    return series

@@ -9,7 +9,7 @@ Metrics = dict[str, float]
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run is about to do, known before its first step."""
+    """What a run is about to do, known before its first step; `start` steps are done already."""
 
     device: str
     model: str
@@ -22,6 +22,7 @@ class Plan:
     epochs: int
     steps: int
     batch_size: int
+    start: int = 0
 
 
 class Observer:
@@ -41,6 +42,9 @@ class Observer:
 
     def evaluated(self, step: int, epoch: int, metrics: Metrics) -> None:
         """An evaluation, with the training metrics of the epoch."""
+
+    def noted(self, text: str) -> None:
+        """Something that people should know, in a line: a warning, a signal. May come at any time."""
 
     def finished(self, final: Metrics, best: Metrics) -> None:
         """The run is complete."""
@@ -74,6 +78,11 @@ class Observers(Observer):
         """Pass it on."""
         for observer in self.observers:
             observer.evaluated(step, epoch, metrics)
+
+    def noted(self, text: str) -> None:
+        """Pass it on."""
+        for observer in self.observers:
+            observer.noted(text)
 
     def finished(self, final: Metrics, best: Metrics) -> None:
         """Pass it on."""

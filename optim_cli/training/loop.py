@@ -14,12 +14,19 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from optim_cli.datasets.dataset import Dataset
+from optim_cli.datasets.dataset import Dataset, Split
 from optim_cli.optim.swa_utils import AveragedModel
-from optim_cli.training.checkpoint import CheckpointWriter, read_checkpoint
+from optim_cli.training.checkpoint import Checkpoints, Damaged, read_checkpoint
 from optim_cli.training.evaluation import evaluate
 from optim_cli.training.events import Metrics, Observer
-from optim_cli.training.meter import Meter, Reading, means
+from optim_cli.training.meter import EpochMeter
+from optim_cli.training.randomness import random_state, set_random_state, undisturbed
+from optim_cli.training.stop import Stopped, StopRequest, listening
+
+# Attributes of a training that a checkpoint holds as they are.
+POSITION = ("step", "epoch", "latest", "evaluated", "best", "best_step")
+# Evaluation keeps nothing for a backward pass, so that larger batches fit than in training.
+EVALUATION_SCALE = 4
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,12 @@ class Training:
     Attributes:
         scheduler, averaging: None where the run has none.
         checkpoints: None writes none.
+        stop: whether to stop before the end.
+        step, epoch: steps done, and the epoch of the last one; both count from 1.
+        latest, evaluated: training and validation metrics of the last evaluation, and its step.
+        best, best_step: those of the best one.
+        epoch_meter: training metrics of `epoch`.
+        started: when the run began, on the clock of `perf_counter`; later by the time that it was stopped.
     """
 
     trainer: Trainer
@@ -75,52 +88,74 @@ class Training:
     averaging: AveragedModel | None
     device: torch.device
     observer: Observer = field(default_factory=Observer)
-    checkpoints: CheckpointWriter | None = None
+    checkpoints: Checkpoints | None = None
+    stop: StopRequest = field(default_factory=StopRequest)
     step: int = 0
     epoch: int = 0
+    latest: Metrics = field(default_factory=dict)
+    evaluated: int = 0
     best: Metrics = field(default_factory=dict)
     best_step: int = 0
+    epoch_meter: EpochMeter = field(init=False)
+    started: float = field(default_factory=perf_counter)
+
+    def __post_init__(self) -> None:
+        self.epoch_meter = EpochMeter(self.device, self._tell)
 
     def fit(self) -> Results:
         """Train to the end, then evaluate the last and the best weights on the test set, once.
 
         The best weights are those that the model holds afterwards, where checkpoints are kept.
+
+        Raises:
+            Stopped: a signal asked for it; `state_dict` is saved as of the last step.
         """
-        start = perf_counter()
-        total = self.trainer.total_steps(self.steps_per_epoch)
-        final: Metrics = {}
-        while self.step < total:
-            self.epoch += 1
-            train = self.train_epoch(total)
-            if self.epoch % self.trainer.evaluate_every == 0 or self.step == total:
-                final = train | self._evaluate()
-                self.observer.evaluated(self.step, self.epoch, final)
-                is_best = self._is_best(final)
-                if is_best:
-                    self.best, self.best_step = dict(final), self.step
-                if self.checkpoints is not None:
-                    self.checkpoints.save(self.state_dict(), self.step, is_best)
-        final |= self._test()
-        if self.best_step == self.step:
-            self.best |= final
-        elif self.checkpoints is not None:
-            self._load_weights(read_checkpoint(self.checkpoints.best, self.device))
-            self.best |= self._test()
-        self.observer.finished(final, self.best)
-        seconds = perf_counter() - start
-        return Results(final, self.best, self.best_step, self.step, self.epoch, seconds)
+        with listening(self.stop, self.observer.noted):
+            try:
+                self._train()
+            except Stopped:
+                self._save(best=False)
+                raise
+            final, best = self._test()
+            self.observer.finished(final, best)
+        seconds = perf_counter() - self.started
+        return Results(final, best, self.best_step, self.step, self.epoch, seconds)
 
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps in one pass over the training set."""
         return self.dataset.train.num_batches(self.dataset.batch_size)
 
-    def train_epoch(self, total: int) -> Metrics:
-        """Train for one epoch, or to step `total` within it; the epoch's mean loss and accuracy."""
-        model, optimizer = self.model, self.optimizer
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return self.trainer.total_steps(self.steps_per_epoch)
+
+    def _train(self) -> None:
+        total = self.total_steps
+        while True:
+            if self._evaluation_is_due(total):
+                self._evaluate()
+            elif self.step < total:
+                if self.step == self.epoch * self.steps_per_epoch:
+                    self.epoch += 1
+                self.train_epoch(total)
+            else:
+                return
+
+    def train_epoch(self, total: int) -> None:
+        """Train for the rest of the epoch, or to step `total` within it.
+
+        Raises:
+            Stopped: after a step, on request.
+        """
+        first = self.step - (self.epoch - 1) * self.steps_per_epoch
+        if first == 0:
+            self.epoch_meter = EpochMeter(self.device, self._tell)
+        model, optimizer, stop = self.model, self.optimizer, self.stop
+        meter = self.epoch_meter.meter
         model.train()
-        meter, readings = Meter(self.device), _Readings(self)
-        for inputs, targets in self._batches(total):
+        for inputs, targets in self._batches(first, total):
             logits = model(inputs)
             loss = cross_entropy(logits, targets)
             optimizer.zero_grad()
@@ -129,34 +164,77 @@ class Training:
             meter.update(loss.detach(), logits, targets)
             self.step += 1
             if self.step % self.trainer.measure_every == 0:
-                readings.add(meter.take())
+                self.epoch_meter.measure(self.step, float(optimizer.param_groups[0]["lr"]))
             if self.scheduler is not None:
                 self.scheduler.step()
             if self.averaging is not None:
                 self.averaging.update_parameters(model)
             self.observer.stepped(self.step, self.epoch)
-        return readings.finish(meter)
+            if stop.signum is not None:
+                raise Stopped(self.step, total, stop.signum)
+        self.epoch_meter.flush()
 
-    def _batches(self, total: int) -> Iterator[tuple[Tensor, Tensor]]:
-        batches = self.dataset.train.batches(self.dataset.batch_size, self.device, self.epoch)
+    def _batches(self, first: int, total: int) -> Iterator[tuple[Tensor, Tensor]]:
+        batches = self.dataset.train.batches(self.dataset.batch_size, self.device, self.epoch, first)
         # zip asks the range first, so that no batch is loaded beyond the last step.
         return (batch for _, batch in zip(range(total - self.step), batches, strict=False))
 
-    def _evaluate(self) -> Metrics:
-        if self.dataset.val is None:
-            return {}
-        return self._metrics_on("val")
+    def _tell(self, step: int, metrics: Metrics) -> None:
+        self.observer.measured(step, self.epoch, metrics)
 
-    def _test(self) -> Metrics:
-        return self._metrics_on("test")
+    def _evaluation_is_due(self, total: int) -> bool:
+        at_the_end_of_an_epoch = self.step == self.epoch * self.steps_per_epoch
+        asked_for = at_the_end_of_an_epoch and self.epoch % self.trainer.evaluate_every == 0
+        return self.evaluated < self.step and (asked_for or self.step == total)
 
-    def _metrics_on(self, name: str) -> Metrics:
-        split, size = getattr(self.dataset, name), self.dataset.batch_size
-        metrics = evaluate(self.model, split, size, self.device, name)
-        if self.averaging is not None:
-            averaged = self.averaging.module
-            metrics |= evaluate(averaged, split, size, self.device, f"{name}_averaged")
+    def _evaluate(self) -> None:
+        """Evaluate the weights as they are now, and save."""
+        metrics = self.epoch_meter.mean()
+        if self.dataset.val is not None:
+            metrics |= self._metrics_on(self.dataset.val, "val")
+        self.observer.evaluated(self.step, self.epoch, metrics)
+        is_best = self._is_best(metrics)
+        self.latest, self.evaluated = metrics, self.step
+        if is_best:
+            self.best, self.best_step = metrics, self.step
+        self._save(is_best)
+
+    def _test(self) -> tuple[Metrics, Metrics]:
+        """Metrics of the last and of the best weights, those on the test set among them.
+
+        Without test metrics where the best weights are lost, which is told.
+        """
+        final = self.latest | self._metrics_on(self.dataset.test, "test")
+        if self.best_step == self.step:
+            return final, self.best | final
+        if self.checkpoints is None:
+            return final, self.best
+        try:
+            state = read_checkpoint(self.checkpoints.best, ("step", "model", "averaging"))
+            if state["step"] != self.best_step:
+                raise Damaged(f"{self.checkpoints.best} is of step {state['step']}, not of {self.best_step}")
+        except Damaged as error:
+            self.observer.noted(f"warning: {error}; the best weights are not tested")
+            return final, self.best
+        self._load_weights(state)
+        return final, self.best | self._metrics_on(self.dataset.test, "test")
+
+    def _metrics_on(self, split: Split, name: str) -> Metrics:
+        def metrics_of(model: nn.Module, prefix: str) -> Metrics:
+            batches = split.batches(EVALUATION_SCALE * self.dataset.batch_size, self.device)
+            return evaluate(model, self._until_stopped(batches), self.device, prefix)
+
+        with undisturbed():
+            metrics = metrics_of(self.model, name)
+            if self.averaging is not None:
+                metrics |= metrics_of(self.averaging.module, f"{name}_averaged")
         return metrics
+
+    def _until_stopped(self, batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in batches:
+            if self.stop.signum is not None:
+                raise Stopped(self.step, self.total_steps, self.stop.signum)
+            yield batch
 
     def _is_best(self, metrics: Metrics) -> bool:
         """By validation accuracy, then loss; without a validation set the latest is the best."""
@@ -165,6 +243,12 @@ class Training:
         new, old = ((x["val/accuracy"], -x["val/loss"]) for x in (metrics, self.best))
         return new > old
 
+    def _save(self, best: bool) -> None:
+        # So that what is told of the steps before a checkpoint is told before it is there.
+        self.epoch_meter.flush()
+        if self.checkpoints is not None:
+            self.checkpoints.save(self.state_dict(), self.step, best)
+
     def state_dict(self) -> dict[str, Any]:
         """All that a run needs to go on from here, in types that `weights_only=True` accepts."""
         return {
@@ -172,41 +256,31 @@ class Training:
             "optimizer": self.optimizer.state_dict(),
             "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
             "averaging": None if self.averaging is None else self.averaging.state_dict(),
-            "step": self.step,
-            "epoch": self.epoch,
-            "best": self.best,
-            "best_step": self.best_step,
-        }
+            "random": random_state(),
+            "epoch_sums": self.epoch_meter.state(),
+            "total_steps": self.total_steps,
+            "seconds": perf_counter() - self.started,
+        } | {name: getattr(self, name) for name in POSITION}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from where `state_dict` was taken, in a run of the same config.
+
+        Random generators are set last: nothing may draw between this call and `fit`.
+
+        Raises:
+            RuntimeError, ValueError, KeyError: it is the state of other parts.
+        """
+        self._load_weights(state)
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(state["scheduler"])
+        for name in POSITION:
+            setattr(self, name, state[name])
+        self.epoch_meter = EpochMeter(self.device, self._tell, state["epoch_sums"])
+        self.started = perf_counter() - state["seconds"]
+        set_random_state(state["random"])
 
     def _load_weights(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         if self.averaging is not None:
             self.averaging.load_state_dict(state["averaging"])
-
-
-class _Readings:
-    """Training metrics of an epoch on their way from the device, told in order as they arrive."""
-
-    def __init__(self, training: Training) -> None:
-        self.training = training
-        self.pending: list[tuple[int, float, Reading]] = []
-        self.all: list[Reading] = []
-
-    def add(self, reading: Reading) -> None:
-        rate = float(self.training.optimizer.param_groups[0]["lr"])
-        self.pending.append((self.training.step, rate, reading))
-        self.all.append(reading)
-        while self.pending and self.pending[0][2].ready():
-            self._tell()
-
-    def finish(self, meter: Meter) -> Metrics:
-        """Tell the rest; the mean over the epoch."""
-        while self.pending:
-            self._tell()
-        rest = meter.take()
-        return means(self.all + [rest] * (rest.samples > 0), "train")
-
-    def _tell(self) -> None:
-        step, rate, reading = self.pending.pop(0)
-        metrics = reading.metrics("train") | {"lr": rate}
-        self.training.observer.measured(step, self.training.epoch, metrics)

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from optim_cli.training.events import Metrics
 
+Sums = tuple[int, float, float]  # samples, sum of their losses, correct predictions
+
 
 class Meter:
-    """Sums of loss and correct predictions over batches, on the device."""
+    """Sums of loss and correct predictions over batches, on the device.
 
-    def __init__(self, device: torch.device) -> None:
-        self._sums = torch.zeros(2, device=device, dtype=torch.float64)
+    Args:
+        device: where the batches are.
+        sums: what to go on from.
+    """
+
+    def __init__(self, device: torch.device, sums: Sums = (0, 0.0, 0.0)) -> None:
+        self._samples = sums[0]
+        self._sums = torch.tensor(sums[1:], device=device, dtype=torch.float64)
         self._loss, self._correct = self._sums.unbind()
-        self._samples = 0
 
     @torch.no_grad()
     def update(self, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
@@ -32,14 +41,23 @@ class Meter:
 
     def take(self) -> Reading:
         """Start to read what was summed, and start anew."""
-        reading = Reading(self._sums, self._samples)
+        reading = self.read()
         self._sums.zero_()
         self._samples = 0
         return reading
 
+    def read(self) -> Reading:
+        """Start to read what was summed, and go on summing."""
+        return Reading(self._sums, self._samples)
+
 
 class Reading:
-    """Sums on their way from the device."""
+    """Sums on their way from the device.
+
+    Args:
+        sums: of losses and of correct predictions; float64 [2].
+        samples: how many are summed.
+    """
 
     def __init__(self, sums: Tensor, samples: int) -> None:
         self.samples = samples
@@ -56,12 +74,12 @@ class Reading:
         """Whether the values are here, so that reading them waits for nothing."""
         return self._arrived is None or self._arrived.query()
 
-    def sums(self) -> tuple[float, float]:
-        """Sum of losses over samples, and correct predictions; waits until they are here."""
+    def sums(self) -> Sums:
+        """The sums; waits until they are here."""
         if self._arrived is not None:
             self._arrived.synchronize()
         loss, correct = self._sums.tolist()
-        return loss, correct
+        return self.samples, loss, correct
 
     def metrics(self, prefix: str) -> Metrics:
         """Mean loss and accuracy under `<prefix>/loss` and `<prefix>/accuracy`."""
@@ -70,6 +88,50 @@ class Reading:
 
 def means(readings: list[Reading], prefix: str) -> Metrics:
     """Mean loss and accuracy over several readings together."""
-    samples = sum(reading.samples for reading in readings)
-    losses, corrects = zip(*(reading.sums() for reading in readings), strict=True)
-    return {f"{prefix}/loss": sum(losses) / samples, f"{prefix}/accuracy": sum(corrects) / samples}
+    samples, losses, corrects = map(sum, zip(*(reading.sums() for reading in readings), strict=True))
+    return {f"{prefix}/loss": losses / samples, f"{prefix}/accuracy": corrects / samples}
+
+
+class EpochMeter:
+    """Training metrics of an epoch: told piece by piece, in order, and as a mean over all of it.
+
+    Args:
+        device: where the batches are.
+        tell: is given the step, the metrics since the last telling and the learning rate.
+        sums: what an earlier process summed of this epoch, as its `state` was.
+    """
+
+    def __init__(
+        self, device: torch.device, tell: Callable[[int, Metrics], None], sums: list[Sums] | None = None
+    ) -> None:
+        *measured, rest = sums or [(0, 0.0, 0.0)]
+        self.meter = Meter(device, rest)
+        self._tell = tell
+        self._pending: list[tuple[int, float, Reading]] = []
+        self._measured = [Meter(torch.device("cpu"), x).read() for x in measured]
+
+    def measure(self, step: int, rate: float) -> None:
+        """Read the meter for the steps up to `step`; tell what has arrived from the device by now."""
+        reading = self.meter.take()
+        self._measured.append(reading)
+        self._pending.append((step, rate, reading))
+        while self._pending and self._pending[0][2].ready():
+            self._tell_next()
+
+    def flush(self) -> None:
+        """Wait for what was measured and tell it."""
+        while self._pending:
+            self._tell_next()
+
+    def mean(self) -> Metrics:
+        """Mean loss and accuracy of the epoch so far, which has begun."""
+        rest = self.meter.read()
+        return means(self._measured + [rest] * (rest.samples > 0), "train")
+
+    def state(self) -> list[Sums]:
+        """The sums of every measurement, then of the steps since the last one."""
+        return [x.sums() for x in (*self._measured, self.meter.read())]
+
+    def _tell_next(self) -> None:
+        step, rate, reading = self._pending.pop(0)
+        self._tell(step, reading.metrics("train") | {"lr": rate})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from time import perf_counter
 
 from rich.console import Console
@@ -11,6 +13,18 @@ from rich.table import Table
 from optim_cli.training.events import Metrics, Observer, Plan
 
 REFRESH_SECONDS = 0.25
+
+
+class PatientConsole(Console):
+    """Standard output that goes quiet where nobody reads it any more, as in `optim-run | head`."""
+
+    def on_broken_pipe(self) -> None:
+        """Go on without it."""
+        self.quiet = True
+        # What Python still holds of the output goes nowhere when it is flushed at the end.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def show(console: Console) -> Observer:
@@ -29,6 +43,12 @@ class PlainDisplay(Observer):
         self.plan = plan
         for name, value in _header(plan):
             self._line(f"{name}: {value}")
+        if plan.start:
+            self._line(f"resumed from step {plan.start}")
+
+    def noted(self, text: str) -> None:
+        """The line."""
+        self._line(text)
 
     def evaluated(self, step: int, epoch: int, metrics: Metrics) -> None:
         """The line."""
@@ -74,11 +94,13 @@ class LiveDisplay(Observer):
         for name, value in _header(plan):
             table.add_row(name, value)
         self.console.print(table)
+        if plan.start:
+            self.noted(f"resumed from step {plan.start}")
         self.task = self.progress.add_task(
-            "", total=plan.steps, epoch=f"1/{plan.epochs}", measured="", speed=""
+            "", total=plan.steps, completed=plan.start, epoch="", measured="", speed=""
         )
         self.progress.start()
-        self.drawn, self.drawn_step = perf_counter(), 0
+        self.drawn, self.drawn_step = perf_counter(), plan.start
 
     def stepped(self, step: int, epoch: int) -> None:
         """Redraw if it is time."""
@@ -103,6 +125,10 @@ class LiveDisplay(Observer):
         self.progress.update(self.task, completed=step, epoch=f"{epoch}/{self.plan.epochs}")
         values = "  ".join(f"{name} [bold]{_number(x)}[/]" for name, x in metrics.items())
         self.progress.console.print(f"epoch {epoch:>3}  {values}", highlight=False)
+
+    def noted(self, text: str) -> None:
+        """A line above the bar."""
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def finished(self, final: Metrics, best: Metrics) -> None:
         """The results."""

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from optim_cli.tracking.curves import PANELS, Curves
-from optim_cli.training.events import Plan
+from optim_cli.tracking.json_lines import MetricsFile
+from optim_cli.training.events import Observers, Plan
 
 PLAN = Plan(
     device="cpu",
@@ -45,7 +46,8 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
 
 
 def drawn(path: Path, losses: list[float], evaluated: dict[str, float]) -> None:
-    curves = Curves(path)
+    metrics = path.with_suffix(".jsonl")
+    curves = Observers(MetricsFile(metrics), Curves(path, metrics))
     curves.started(PLAN)
     for step, loss in enumerate(losses, 1):
         curves.measured(step, 1, {"train/loss": loss, "train/accuracy": 0.5, "lr": 0.1 / step})

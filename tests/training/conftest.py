@@ -63,6 +63,9 @@ class Recorder(Observer):
     def evaluated(self, step: int, epoch: int, metrics: Metrics) -> None:
         self.calls.append(("evaluated", step, epoch, metrics))
 
+    def noted(self, text: str) -> None:
+        self.calls.append(("noted", text))
+
     def finished(self, final: Metrics, best: Metrics) -> None:
         self.calls.append(("finished", final, best))
 

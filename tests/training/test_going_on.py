@@ -1,0 +1,139 @@
+"""A run that is stopped and resumed is the run that was never stopped, bit for bit."""
+
+from __future__ import annotations
+
+import logging
+import random
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torchvision.io import write_png
+
+from tests.experiments import train
+from tests.results import json_of, unlike
+from tests.training.interruptions import broken_off
+
+CROP_FLIP = "{_target_: optim_cli.datasets.augmentation.CropFlip, padding: 1, flip: true}"
+SYNTHETIC = ("dataset=synthetic", "dataset.num_samples=260", "dataset.batch_size=16")  # 12 steps an epoch
+
+
+@pytest.fixture(autouse=True)
+def _leave_no_trace() -> Iterator[None]:
+    """A run changes the process that it has for itself elsewhere."""
+    yield
+    logging.captureWarnings(False)
+    logging.raiseExceptions = True
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Image files: 2 classes, 40 to train with and 8 to test."""
+    root = tmp_path_factory.mktemp("pictures")
+    generator = torch.Generator().manual_seed(0)
+    for part, count in (("train", 20), ("test", 4)):
+        for label in ("cat", "dog"):
+            folder = root / part / label
+            folder.mkdir(parents=True)
+            for number in range(count):
+                image = torch.randint(0, 256, (3, 12, 12), dtype=torch.uint8, generator=generator)
+                write_png(image, str(folder / f"{number}.png"))
+    return root
+
+
+def drawn(generator: random.Random, pictures: Path) -> list[str]:
+    """Overrides for a run of 8 to 48 steps."""
+    pick = generator.choice
+    files = (
+        *("dataset=image_folder", f"dataset.root={pictures}", "dataset.image_size=8"),
+        *("dataset.batch_size=5", f"dataset.workers={pick([0, 0, 2])}"),
+    )
+    scheduler = pick(["none", "cosine", "onecycle", "onecycle"])
+    overrides = [
+        *pick([SYNTHETIC, (*SYNTHETIC, f"dataset.augmentation={CROP_FLIP}"), files]),
+        *pick([("model.hidden=[8]", "model.dropout=0.4"), ("model=cnn", "model.widths=[4,4]")]),
+        *pick([("optimizer=sgd",), ("optimizer=adam", "optimizer.amsgrad=true"), ("optimizer=adamw",)]),
+        f"optimizer.implementation={pick(['auto', 'for_loop', 'foreach'])}",
+        f"scheduler={scheduler}",
+        f"averaging={pick(['none', 'ema'])}",
+        f"dataset.val_fraction={pick([0, 0.15, 0.15])}",
+        f"trainer.epochs={pick([2, 3, 4])}",
+        f"trainer.evaluate_every={pick([1, 1, 2, 3])}",
+        f"trainer.measure_every={pick([1, 3, 5])}",
+        f"seed={generator.randrange(2**40)}",
+    ]
+    if generator.random() < 0.4:
+        overrides.append(f"trainer.max_steps={generator.randint(8, 25)}")
+    return overrides
+
+
+@pytest.mark.parametrize("number", range(10))
+def test_stopped_and_resumed(number: int, tmp_path: Path, pictures: Path, seed: int) -> None:
+    """At random steps, by a signal in a step or an evaluation or by something worse, several times."""
+    generator = random.Random(f"{seed} {number}")
+    overrides = drawn(generator, pictures)
+    print(*overrides)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    steps = train(whole, *overrides).results.steps
+    resume, at = False, 0
+    for _ in range(generator.randint(1, 3)):
+        at = generator.randint(at + 1, steps) if at < steps else steps
+        how = generator.choice(["stop", "stop", "evaluation", "kill"])
+        print(how, at)
+        if not broken_off(parts, *overrides, how=how, at=at, resume=resume):
+            break
+        random.seed(0)  # what happens elsewhere is of no concern
+        torch.manual_seed(0)
+        resume = True
+    if not (parts / "summary.json").exists():
+        train(parts, *overrides, resume=True)
+    assert unlike(whole, parts) == []
+    assert not list(parts.rglob("*.partial"))
+
+
+@pytest.mark.parametrize("chosen", ["before", "after"])
+def test_the_best_before_and_after(tmp_path: Path, chosen: str) -> None:
+    """Its weights are chosen before the interruption, and after it."""
+    # At so high a rate, the accuracy goes up and down.
+    overrides = (
+        "model.hidden=[]",
+        "trainer.epochs=5",
+        "scheduler=none",
+        "optimizer=sgd",
+        "optimizer.lr=20",
+        "seed=4",
+    )
+    best = train(tmp_path / "whole", *overrides).results.best_step
+    assert 21 < best < 105, "choose another rate: the best are the first or the last"
+    at = best + 3 if chosen == "before" else best - 3
+    assert broken_off(tmp_path / "parts", *overrides, how="stop", at=at)
+    train(tmp_path / "parts", *overrides, resume=True)
+    assert unlike(tmp_path / "whole", tmp_path / "parts") == []
+
+
+def test_longer_than_planned(tmp_path: Path) -> None:
+    """Raised where the schedule permits, in the middle of an epoch too, it is the longer run."""
+    overrides = (*SYNTHETIC, "model.hidden=[8]", "model.dropout=0.2", "scheduler=none", "trainer.epochs=3")
+    train(tmp_path / "whole", *overrides)
+    train(tmp_path / "parts", *overrides, "trainer.max_steps=17")
+    train(tmp_path / "parts", *overrides, "trainer.max_steps=30", resume=True)
+    done = train(tmp_path / "parts", *overrides, resume=True)
+    assert "resumed from step 30\n" in done.output
+    # Each end was evaluated; beyond that there is no difference, the mean of the epoch included.
+    ends = [x for x in unlike(tmp_path / "whole", tmp_path / "parts") if "best" not in x]
+    assert ends == ["metrics.jsonl"] or ends == []
+    left, right = ((tmp_path / x / "metrics.jsonl").read_text().splitlines() for x in ("whole", "parts"))
+    added = [x for x in right if x not in left]
+    assert [x for x in right if x in left] == left
+    assert [int(re.findall(r'"step": (\d+)', x)[0]) for x in added] == [17, 30]
+
+
+def test_seconds_add_up(tmp_path: Path) -> None:
+    overrides = (*SYNTHETIC, "model.hidden=[8]", "trainer.epochs=2")
+    assert broken_off(tmp_path, *overrides, how="stop", at=7)
+    before = torch.load(tmp_path / "checkpoints" / "step-00000007.pt", weights_only=True)["seconds"]
+    done = train(tmp_path, *overrides, resume=True)
+    assert done.results.seconds > before > 0
+    assert json_of(tmp_path / "summary.json")["seconds"] == pytest.approx(done.results.seconds, abs=1e-3)
