@@ -46,7 +46,7 @@ def _compose_and_run() -> None:
 
     # Hydra raises instead of printing and leaving with 1, so that a wrong config is told apart.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    arguments = get_args_parser().parse_args()
+    arguments = get_args_parser().parse_intermixed_args()
     if arguments.experimental_rerun is not None:
         _refuse(["--experimental-rerun reads a pickle, which may run anything; use rerun=DIR"])
     try:

@@ -31,13 +31,15 @@ class End:
     """How a job ended.
 
     Attributes:
-        code: what the process would end with if it were the only job.
-        lines: what to say of it.
+        code: what the process ends with if it is the only job.
+        error: the cause in a line, if it is not done.
+        more: lines to say after it.
     """
 
     status: Status
     code: int = 0
-    lines: tuple[str, ...] = ()
+    error: str | None = None
+    more: tuple[str, ...] = ()
     objective: float = float("nan")
 
 
@@ -53,14 +55,18 @@ def run_job(experiment: Experiment, config: DictConfig) -> float:
     """
     hydra = HydraConfig.get()
     directory, several = Path(hydra.runtime.output_dir), hydra.mode == RunMode.MULTIRUN
+    overrides = list(hydra.overrides.task)
+    if several and experiment.saved is not None:
+        overrides = [str(x.input_line) for x in experiment.jobs[hydra.job.num]]
     if several:
         # What a job leaves that is killed.
-        write_status(directory, list(hydra.overrides.task), "missing")
+        write_status(directory, overrides, "missing")
     end = _end_of(experiment, config, directory)
-    for line in end.lines:
-        print(f"optim-run: {line}", file=sys.stderr)
+    if end.error is not None:
+        failed = "the run failed: " if end.status == "failed" else ""
+        print("\noptim-run: ".join([f"optim-run: {failed}{end.error}", *end.more]), file=sys.stderr)
     if several:
-        write_status(directory, list(hydra.overrides.task), end.status, "\n".join(end.lines[:1]) or None)
+        write_status(directory, overrides, end.status, end.error)
     elif end.status == "refused":
         _remove_empty(directory)
     if end.code and (end.status == "stopped" or not several):
@@ -75,11 +81,11 @@ def _end_of(experiment: Experiment, config: DictConfig, directory: Path) -> End:
         plugins = plugins_of(values)
         results = run(values, directory, choices, resume=experiment.resumed)
     except Stopped as stopped:
-        return End("stopped", 128 + stopped.signum, (f"interrupted by {stopped.signum.name}",))
+        return End("stopped", 128 + stopped.signum, f"interrupted by {stopped.signum.name}")
     except ConfigError as error:
-        return End("refused", WRONG_CONFIG, (str(error),))
+        return End("refused", WRONG_CONFIG, str(error))
     except Exception as error:
-        return End("failed", FAILED, tuple(_cause(error, directory, plugins)))
+        return _failed(error, directory, plugins)
     return End("done", objective=_objective(results))
 
 
@@ -96,14 +102,14 @@ def _asked_for(experiment: Experiment, config: DictConfig) -> tuple[Mapping[str,
     return values, {str(x): y for x, y in choices.items() if "/" not in str(x)}
 
 
-def _cause(error: Exception, directory: Path, plugins: list[str]) -> list[str]:
+def _failed(error: Exception, directory: Path, plugins: list[str]) -> End:
     # What a worker process raised comes with its trace, the cause on the last line.
     cause = (str(error).strip().splitlines() or [""])[-1]
-    lines = [f"the run failed: {type(error).__name__}: {cause}", *user_frames(error, plugins)]
+    more = user_frames(error, plugins)
     with suppress(OSError):  # of a log that cannot be written either
         logging.getLogger(__name__).exception("the run failed")
-        lines.append(f"the full trace is in {directory / 'run.log'}")
-    return lines
+        more.append(f"the full trace is in {directory / 'run.log'}")
+    return End("failed", FAILED, f"{type(error).__name__}: {cause}", tuple(more))
 
 
 def _objective(results: Results) -> float:

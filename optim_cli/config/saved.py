@@ -80,7 +80,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Mistake]
         for key in dict.fromkeys([*left, *right])
         if left.get(key, missing) != right.get(key, missing)
         and key not in CHANGEABLE
-        # A schedule's length that the run's length filled in: what it was then is compared with the checkpoint.
+        # A length that the run's filled in may be given; the checkpoint knows what it was.
         and not (key.startswith("scheduler.") and left.get(key, missing) is None)
     ]
 
