@@ -64,7 +64,7 @@ def run_job(experiment: Experiment, config: DictConfig) -> float:
     end = _end_of(experiment, config, directory)
     if end.error is not None:
         failed = "the run failed: " if end.status == "failed" else ""
-        print("\noptim-run: ".join([f"optim-run: {failed}{end.error}", *end.more]), file=sys.stderr)
+        print(f"optim-run: {failed}{end.error}", *end.more, sep="\n", file=sys.stderr)
     if several:
         write_status(directory, overrides, end.status, end.error)
     elif end.status == "refused":
@@ -108,7 +108,7 @@ def _failed(error: Exception, directory: Path, plugins: list[str]) -> End:
     more = user_frames(error, plugins)
     with suppress(OSError):  # of a log that cannot be written either
         logging.getLogger(__name__).exception("the run failed")
-        more.append(f"the full trace is in {directory / 'run.log'}")
+        more.append(f"optim-run: the full trace is in {directory / 'run.log'}")
     return End("failed", FAILED, f"{type(error).__name__}: {cause}", tuple(more))
 
 

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from optim_cli.cli import run_id
 from tests.experiments import ENVIRONMENT, ROOT, without_trace
@@ -219,24 +218,6 @@ def test_failed_run(commands: tuple[Path, list[Ended]]) -> None:
     log = (commands[0] / "failing" / "run.log").read_text(encoding="utf-8")
     assert "Traceback (most recent call last)" in log
     assert "FileExistsError" in log
-
-
-def test_multirun(tmp_path: Path) -> None:
-    options = ["model=logistic", "trainer.max_steps=2", "optimizer=adamw,sgd", "seed=0,1"]
-    ended = end_of(start(tmp_path, "-m", *options))
-    assert (ended.code, ended.errors) == (0, "")
-    [sweep] = (tmp_path / "outputs" / "sweeps").iterdir()
-    assert re.fullmatch(FOLDER, sweep.name)
-    jobs = sorted(x for x in sweep.iterdir() if x.is_dir())
-    assert [x.name for x in jobs] == ["0", "1", "2", "3"]
-    run = [
-        (config["optimizer"]["_target_"].rpartition(".")[2], config["seed"])
-        for config in (yaml.safe_load((x / "config.yaml").read_text(encoding="utf-8")) for x in jobs)
-    ]
-    assert run == [("AdamW", 0), ("AdamW", 1), ("SGD", 0), ("SGD", 1)]
-    losses = {summary_of(x)["final"]["train/loss"] for x in jobs}
-    assert len(losses) == 4
-    assert not list(sweep.glob("*/outputs"))
 
 
 @pytest.fixture
