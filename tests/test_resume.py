@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,11 @@ def step_of(directory: Path) -> int:
     return int(newest_of(directory).removeprefix("step-").removesuffix(".pt"))
 
 
+def reaches(directory: Path, step: int) -> bool:
+    """Whether there is a checkpoint of that step or a later one."""
+    return bool(checkpoints(directory)) and step_of(directory) >= step
+
+
 def checkpoints(directory: Path) -> list[Path]:
     return sorted((directory / "checkpoints").glob("step-*.pt"))
 
@@ -70,7 +76,7 @@ def test_killed_at_any_instant(tmp_path: Path, seed: int) -> None:
     for number in range(3):
         process = started(parts, *overrides, resume=number > 0)
         goal = reached + generator.randint(1, 12) * 12
-        wait_until(lambda goal=goal: checkpoints(parts) and step_of(parts) >= goal, process)
+        wait_until(partial(reaches, parts, goal), process)
         process.kill()
         assert ended(process) == -signal.SIGKILL
         reached = step_of(parts)
@@ -102,8 +108,10 @@ def test_killed_before_the_first_checkpoint(tmp_path: Path) -> None:
 def test_killed_inside_saving(tmp_path: Path) -> None:
     """The half-written file is gone after the next start, and the one before it is loaded."""
     directory = tmp_path / "run"
-    overrides = (*SMALL, "model.hidden=[1200,1200]", "scheduler=none")
-    overrides += ("dataset.num_samples=60", "dataset.num_classes=2")
+    overrides = (
+        *(*SMALL, "model.hidden=[1200,1200]", "scheduler=none"),
+        *("dataset.num_samples=60", "dataset.num_classes=2"),
+    )
     process = started(directory, *overrides, "trainer.epochs=100000")
     wait_until(lambda: checkpoints(directory), process)
     wait_until(lambda: list((directory / "checkpoints").glob(".step-*")), process)
@@ -258,8 +266,10 @@ def test_a_damaged_newest_one(tmp_path: Path, kind: str, seed: int) -> None:
 
 def test_the_file_of_the_best(tmp_path: Path) -> None:
     """Repaired where the checkpoint has it; otherwise the run ends without its test metrics, and says so."""
-    overrides = ("model.hidden=[]", "trainer.epochs=5", "scheduler=none", "optimizer=sgd", "optimizer.lr=20")
-    overrides += ("seed=4",)
+    overrides = (
+        *("model.hidden=[]", "trainer.epochs=5", "scheduler=none"),
+        *("optimizer=sgd", "optimizer.lr=20", "seed=4"),
+    )
     whole = tmp_path / "whole"
     best = train(whole, *overrides).results.best_step
     assert 21 < best < 105, "choose another seed: the best are the first or the last"
@@ -323,14 +333,21 @@ def test_a_config_that_changes(tmp_path: Path) -> None:
     assert warning.endswith(" instead of 1.0.0: the result may differ in the last bits")
 
 
+def command(where: Path, *arguments: str) -> subprocess.Popen[str]:
+    """`optim-run` in a folder."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "optim_cli", *arguments],
+        cwd=where,
+        env={**ENVIRONMENT, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
 def test_a_pipe_that_nobody_reads(tmp_path: Path) -> None:
     """As in `optim-run | head -n 2`."""
-    command = [sys.executable, "-m", "optim_cli", *SMALL, "trainer.epochs=30", "hydra.run.dir=run"]
-    environment = {**ENVIRONMENT, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    with process:
+    with command(tmp_path, *SMALL, "trainer.epochs=30", "hydra.run.dir=run") as process:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.readline()
@@ -362,14 +379,11 @@ MEDIUM = ("trainer.epochs=9", "scheduler=cosine", "trainer.measure_every=1")
 
 def test_a_full_disk(tmp_path: Path, disk: Path) -> None:
     """The run fails with the cause in a line; after room was made, it goes on."""
-    done = subprocess.run(
-        [sys.executable, "-m", "optim_cli", *MEDIUM, f"hydra.run.dir={disk / 'run'}"],
-        **{"cwd": tmp_path, "env": {**ENVIRONMENT, "PYTHONPATH": str(ROOT)}},
-        **{"capture_output": True, "text": True, "timeout": PATIENCE, "check": False},
-    )
-    assert done.returncode == 1, done
-    assert done.stderr.startswith("optim-run: the run failed: OSError: ")
-    assert without_trace(done.stdout + done.stderr)
+    with command(tmp_path, *MEDIUM, f"hydra.run.dir={disk / 'run'}") as process:
+        output, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 1, errors
+    assert errors.startswith("optim-run: the run failed: OSError: ")
+    assert without_trace(output + errors)
     assert not (disk / "run" / "summary.json").exists()
     assert not list(disk.rglob("*.partial"))
     assert checkpoints(disk / "run")
