@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from optim_cli.tracking.json_lines import MetricsFile, plain
+from optim_cli.tracking.json_lines import MetricsFile, cut, plain, read_lines
 
 
 def test_lines_are_there_as_soon_as_they_are_told(tmp_path: Path) -> None:
@@ -55,6 +55,39 @@ def test_another_run_s_file_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError):
         MetricsFile(path)
     assert path.read_text() == "theirs\n"
+
+
+def test_cutting(tmp_path: Path) -> None:
+    """What came after the checkpoint goes, and lines that are broken; the rest stays letter by letter."""
+    path = tmp_path / "metrics.jsonl"
+    metrics = MetricsFile(path)
+    metrics.measured(4, 1, {"train/loss": 0.1 + 0.2, "lr": 1e-30})
+    metrics.measured(8, 1, {"train/loss": nan, "lr": 1})
+    before = path.read_text()
+    metrics.evaluated(8, 1, {"val/accuracy": 1.0})
+    evaluated = path.read_text()
+    metrics.measured(9, 2, {"train/loss": 2.0, "lr": 1})
+    metrics.close()
+    with path.open("a") as file:
+        file.write('{"event": "measured", "step": 10, "epo')
+    assert [x["step"] for x in read_lines(path)] == [4, 8, 8, 9]
+    for step, last, expected in ((8, 8, evaluated), (8, 0, before), (0, 0, "")):
+        cut(path, step, last)
+        assert path.read_text() == expected
+    assert [x.name for x in tmp_path.iterdir()] == ["metrics.jsonl"]
+    resumed = MetricsFile(path, resumed=True)
+    resumed.measured(1, 1, {"lr": 1})
+    resumed.close()
+    assert [x["step"] for x in read_lines(path)] == [1]
+
+
+def test_a_last_line_without_its_end(tmp_path: Path) -> None:
+    """It is whole, but the next would be written on it."""
+    path = tmp_path / "metrics.jsonl"
+    line = '{"event": "measured", "step": 4, "epoch": 1}'
+    path.write_text(line)
+    cut(path, 4, 0)
+    assert path.read_text() == line + "\n"
 
 
 def test_plain() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import resource
 import signal
 from pathlib import Path
@@ -156,3 +157,57 @@ def test_nothing_in_a_checkpoint_is_run(tmp_path: Path) -> None:
     with pytest.raises(Damaged, match=r"bad.pt cannot be used: Weights only load failed"):
         read_checkpoint(tmp_path / "bad.pt")
     assert names(tmp_path) == ["bad.pt"]
+
+
+def test_every_bit_counts(tmp_path: Path, seed: int) -> None:
+    """A changed bit is found, or changes nothing that is loaded."""
+    state = {"weights": torch.arange(40.0), "step": 3, "nested": [1.5, {"name": "x"}]}
+    path = tmp_path / "a.pt"
+    write_whole(state, path)
+    whole = path.read_bytes()
+    places = random.Random(seed).sample(range(8 * len(whole)), 500)
+    # The attributes of the entry of the weights, a bit of which makes torch leave them unread.
+    entry = whole.index(b"PK\x01\x02", whole.rindex(b"data/0", 0, whole.index(b"PK\x01\x02") + 1))
+    places += range(8 * entry, 8 * len(whole), 8)
+    found = list[str]()
+    for place in places:
+        data = bytearray(whole)
+        data[place // 8] ^= 1 << place % 8
+        path.write_bytes(data)
+        try:
+            loaded = read_checkpoint(path)
+        except Damaged as error:
+            found.append(str(error))
+        else:
+            assert loaded.pop("weights").tolist() == list(range(40))
+            assert loaded == {"step": 3, "nested": [1.5, {"name": "x"}]}
+    assert len(found) > 100
+    assert all(re.fullmatch(rf"{re.escape(str(path))} cannot be used: .+", x) for x in found)
+
+
+def test_the_newest_that_can_be_used(tmp_path: Path) -> None:
+    writer, warnings = Checkpoints(tmp_path), list[str]()
+    assert writer.newest(["w"], warnings.append) is None
+    for step in (5, 6):
+        writer.save({"step": step}, step, True)
+    assert writer.newest(["step"], warnings.append) == {"step": 6}
+    assert warnings == []
+    (tmp_path / "step-00000006.pt").write_bytes(b"")
+    assert writer.newest(["step"], warnings.append) == {"step": 5}
+    assert warnings == [f"{tmp_path / 'step-00000006.pt'} cannot be used: File is not a zip file"]
+    with pytest.raises(Damaged, match=r"holds no checkpoint that can be used: step-0+6.pt, step-0+5.pt"):
+        writer.newest(["step", "w"], warnings.append)
+    assert warnings[-1] == f"{tmp_path / 'step-00000005.pt'} cannot be used: it lacks w"
+    # A run that went on from step 5 drops what lies beyond, but not what it went on from.
+    writer.save({"step": 5.5}, 6, False)
+    assert names(tmp_path) == ["best.pt", "step-00000005.pt", "step-00000006.pt"]
+    (tmp_path / "step-00000009.pt").write_bytes(b"")
+    writer.save({"step": 7}, 7, False)
+    assert names(tmp_path) == ["best.pt", "step-00000006.pt", "step-00000007.pt"]
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    Checkpoints(tmp_path).save({}, 1, True)
+    (tmp_path / ".step-00000002.pt.4711.partial").write_bytes(b"half")
+    Checkpoints(tmp_path)
+    assert names(tmp_path) == ["best.pt", "step-00000001.pt"]

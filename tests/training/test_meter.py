@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from optim_cli.training.meter import Meter, means
+from optim_cli.training.meter import EpochMeter, Meter, means
 
 CPU = torch.device("cpu")
 
@@ -73,3 +73,31 @@ def test_no_graph_is_kept() -> None:
     targets = torch.zeros(2, dtype=torch.int64)
     meter.update(cross_entropy(logits, targets), logits, targets)
     assert not meter._sums.requires_grad
+
+
+def test_an_epoch_in_two_parts(seed: int) -> None:
+    """Its mean has the same bits, wherever the sums went from one meter to another."""
+    generator = torch.Generator().manual_seed(seed)
+    batches = [torch.randn(7, 3, generator=generator) for _ in range(20)]
+    targets = torch.randint(0, 3, (7,), generator=generator)
+
+    def train(meter: EpochMeter, first: int, last: int) -> None:
+        for step in range(first, last):
+            meter.meter.update(cross_entropy(batches[step], targets), batches[step], targets)
+            if step % 6 == 5:
+                meter.measure(step, 0.5)
+
+    told: list[tuple[int, dict[str, float]]] = []
+    whole = EpochMeter(CPU, lambda step, metrics: told.append((step, metrics)))
+    train(whole, 0, 20)
+    expected = list(told)
+    assert [step for step, _ in told] == [5, 11, 17]
+    for cut in range(21):
+        told.clear()
+        first = EpochMeter(CPU, lambda step, metrics: told.append((step, metrics)))
+        train(first, 0, cut)
+        second = EpochMeter(CPU, lambda step, metrics: told.append((step, metrics)), first.state())
+        train(second, cut, 20)
+        assert second.mean() == whole.mean()
+        assert second.state() == whole.state()
+        assert told == expected

@@ -150,6 +150,26 @@ def test_an_average_and_synthetic_data_are_said() -> None:
     assert "Results on synthetic data" in text
 
 
+def test_a_resumed_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Says so, and its bar starts there."""
+    monkeypatch.setattr(progress, "REFRESH_SECONDS", 0.0)
+    for make, console in ((PlainDisplay, file), (LiveDisplay, terminal)):
+        target, output = console()
+        display = make(target)
+        display.noted("warning: [odd] " + "x" * 200)  # before the start too
+        display.started(replace(PLAN, start=600))
+        display.stepped(601, 2)
+        display.close()
+        text = plain_text(output.getvalue())
+        assert text.startswith("warning: [odd] " + "x" * 200 + "\n")
+        assert "resumed from step 600\n" in text.replace("\r", "")
+    assert "600/1200" in text
+    assert "601/1200" in text
+    target, output = file()
+    PlainDisplay(target).started(PLAN)
+    assert "resumed" not in output.getvalue()
+
+
 def test_metrics_that_only_the_best_has() -> None:
     console, output = terminal()
     display = LiveDisplay(console)
