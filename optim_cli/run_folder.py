@@ -17,7 +17,7 @@ import yaml
 
 from optim_cli.errors import ConfigError
 from optim_cli.tracking.json_lines import plain
-from optim_cli.whole_file import remove_partials, replacing
+from optim_cli.whole_file import remove_partials, replacing, write_json
 
 log = logging.getLogger(__name__)
 
@@ -116,8 +116,7 @@ class RunFolder:
         Raises:
             OSError: it cannot be written; what was there before is as it was.
         """
-        with replacing(self.path / name) as partial:
-            partial.write_text(json.dumps(plain(values), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        write_json(self.path / name, plain(values))
 
     def add_environment(self, values: dict[str, Any]) -> None:
         """Write `environment.json`, for a run that was resumed `environment-2.json` and so on.

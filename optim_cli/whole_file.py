@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -27,6 +29,16 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         partial.unlink(missing_ok=True)
     _to_disk(path.parent)
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Write values, which hold no NaN and no infinities, in the place of what was there.
+
+    Raises:
+        OSError: the file cannot be written; what was there before is as it was.
+    """
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def remove_partials(folder: Path) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 
 from rich.console import Console
 
-from optim_cli.sweep.json_file import write_whole
 from optim_cli.sweep.results import (
     ACCURACIES,
     LAST,
@@ -24,6 +23,7 @@ from optim_cli.sweep.results import (
     rank,
 )
 from optim_cli.sweep.table import Row, show
+from optim_cli.whole_file import write_json
 
 
 def report(sweep_directory: Path, console: Console) -> bool:
@@ -42,7 +42,10 @@ def report(sweep_directory: Path, console: Console) -> bool:
     jobs = collect(sweep_directory)
     ranked, groups = rank(jobs), sorted(over_seeds(jobs), key=_merit_of_means)
     path = sweep_directory / "results.json"
-    write_whole(path, {"jobs": list(map(_plain_job, ranked)), "seeds": list(map(_plain_group, groups))})
+    write_json(
+        path,
+        {"jobs": [_plain_job(x, sweep_directory) for x in ranked], "seeds": list(map(_plain_group, groups))},
+    )
     counts = Counter(job.status for job in jobs)
     _say(console, f"{len(jobs)} jobs: " + ", ".join(f"{n} {status}" for status, n in counts.items()))
     common = _common([job.overrides for job in jobs if job.overrides])
@@ -98,10 +101,10 @@ def _merit_of_means(group: SeedGroup) -> tuple[float, float, float]:
     return merit({name: None if x is None else x.mean for name, x in group.accuracies.items()})
 
 
-def _plain_job(job: Job) -> dict[str, Any]:
+def _plain_job(job: Job, folder: Path) -> dict[str, Any]:
     return {
         "job": job.number,
-        "folder": job.directory.name,
+        "folder": str(job.directory.relative_to(folder)),
         "overrides": job.overrides,
         "status": job.status,
         "error": job.error,

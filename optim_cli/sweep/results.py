@@ -66,12 +66,15 @@ class SeedGroup:
 
 
 def collect(sweep_directory: Path) -> list[Job]:
-    """The jobs whose folders `0`, `1`, ... lie in a sweep's folder, by number.
+    """The jobs in a sweep's folder, by number: those that tell of themselves, and folders `0`, `1`, ...
 
-    A file that is damaged counts as one that is not there.
+    A file that is damaged counts as one that is not there. Jobs whose folders have other names
+    (`hydra.sweep.subdir`) are numbered in the order of these.
     """
-    folders = (x for x in sweep_directory.iterdir() if x.is_dir() and x.name.isdecimal())
-    return sorted(map(_job, folders), key=lambda job: job.number)
+    numbered = {x for x in sweep_directory.iterdir() if x.is_dir() and x.name.isdecimal()}
+    others = {x.parent for x in sweep_directory.rglob(FILE)} - numbered
+    places = [*((int(x.name), x) for x in numbered), *enumerate(sorted(others), len(numbered))]
+    return sorted((_job(number, x) for number, x in places), key=lambda job: job.number)
 
 
 def rank(jobs: Sequence[Job]) -> list[Job]:
@@ -107,12 +110,12 @@ def merit(metrics: dict[str, float | None]) -> tuple[float, float, float]:
     return LAST if test is None else (1, -test, 0)
 
 
-def _job(directory: Path) -> Job:
+def _job(number: int, directory: Path) -> Job:
     told, metrics = _told(directory / FILE), _metrics(directory / "summary.json")
     status, error, overrides = told or ("missing" if metrics is None else "done", None, ())
     if status == "done" and metrics is None:
         status, error = "missing", "the job was done, but its summary.json is damaged or gone"
-    return Job(int(directory.name), directory, overrides, status, error, metrics or UNKNOWN)
+    return Job(number, directory, overrides, status, error, metrics or UNKNOWN)
 
 
 def _told(path: Path) -> tuple[Status, str | None, tuple[str, ...]] | None:

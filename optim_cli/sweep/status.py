@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from optim_cli.sweep.json_file import write_whole
+from optim_cli.whole_file import write_json
 
 Status = Literal["done", "failed", "refused", "stopped", "missing"]
 FILE = "status.json"
@@ -27,4 +27,4 @@ def write_status(directory: Path, overrides: Sequence[str], status: Status, erro
     """
     directory.mkdir(parents=True, exist_ok=True)
     line = None if error is None else "; ".join(error.splitlines())
-    write_whole(directory / FILE, {"status": status, "error": line, "overrides": list(overrides)})
+    write_json(directory / FILE, {"status": status, "error": line, "overrides": list(overrides)})

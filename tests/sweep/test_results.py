@@ -187,3 +187,15 @@ def test_a_sweep_without_seeds_has_no_groups() -> None:
 )
 def test_keys(override: str, key: str) -> None:
     assert key_of(override) == key
+
+
+def test_folders_with_other_names(tmp_path: Path) -> None:
+    for name in ("b/lr=1", "a", "b/lr=0"):
+        write_status(tmp_path / name, [f"name={name}"], "failed", "why")
+    (tmp_path / "no job").mkdir()
+    jobs = collect(tmp_path)
+    assert [(x.number, str(x.directory.relative_to(tmp_path))) for x in jobs] == [
+        (0, "a"),
+        (1, "b/lr=0"),
+        (2, "b/lr=1"),
+    ]
