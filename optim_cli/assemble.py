@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from optim_cli.config.check import is_duration, mistakes, plugins_of
+from optim_cli.config.check import is_duration, mistakes
 from optim_cli.config.mistakes import Mistake
 from optim_cli.config.resolve import plain
-from optim_cli.config.targets import hints_of, kind_of, locate, nested_kinds
+from optim_cli.config.targets import hints_of, kind_of, locate, nested_kinds, plugins_of
 from optim_cli.errors import ConfigError, user_frames
 from optim_cli.training.loop import Training
 

@@ -15,10 +15,9 @@ from optim_cli.run import choose_device
 def all_mistakes(experiment: Experiment) -> list[Mistake]:
     """What is wrong with a command line; the same mistake in several jobs once."""
     jobs = [experiment.job(overrides) for overrides in experiment.jobs]
-    found = [*experiment.mistakes]
-    for job in jobs:
-        found += job.told(mistakes_of(job))
-    return list(dict.fromkeys(found))
+    told = {x.key for x in experiment.mistakes}
+    found = [x for job in jobs for x in job.told(mistakes_of(job)) if x.key not in told]
+    return list(dict.fromkeys([*experiment.mistakes, *found]))
 
 
 def mistakes_of(job: Job) -> list[Mistake]:

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import dataclass, field
+from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.defaults_list import DefaultsList, create_defaults_list
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
-from omegaconf import DictConfig, OmegaConf
+from hydra.core.utils import setup_globals
+from hydra.errors import HydraException, MissingConfigException
+from hydra.version import setbase
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from optim_cli.config.files import Files, choices_in, shown
+from optim_cli.config.files import DEEPEST, Files, choices_in, depth, shown
 from optim_cli.config.mistakes import Mistake, unknown_choice, unknown_key
 from optim_cli.config.origins import Origins, path_of
 from optim_cli.config.trust import untrusted
 
-COMPOSING = (HydraException, OmegaConfBaseException, ValueError, TypeError, AssertionError)
+# Of Hydra's rules; `hydra.main` gets the same.
+VERSION_BASE = "1.3"
+COMPOSING = (HydraException, OmegaConfBaseException, ValueError, TypeError, AssertionError, RecursionError)
 
 
 @dataclass
@@ -58,15 +64,16 @@ def parse(texts: Iterable[str]) -> tuple[list[Override], list[Mistake]]:
         origin = f"command line: {text}"
         try:
             [override] = parser.parse_overrides([text])
-        except HydraException as error:
-            lines = [x for x in str(error).splitlines() if x.strip() and "https://" not in x]
-            what = f"cannot be read as KEY=VALUE: {lines[-1].strip()}"
-            mistakes.append(Mistake(text.partition("=")[0] or text, what, origin))
+        except (HydraException, ValueError, RecursionError) as error:
+            what = f"cannot be read as KEY=VALUE{_reason(error, text)}"
+            mistakes.append(Mistake(text.partition("=")[0] or repr(text), what, origin))
         else:
-            if override.key_or_group:
-                overrides.append(override)
-            else:
+            if not override.key_or_group:
                 mistakes.append(Mistake(text, "has no key; write KEY=VALUE", origin))
+            elif depth(override.value()) > DEEPEST:
+                mistakes.append(Mistake(override.key_or_group, f"nested deeper than {DEEPEST}", origin))
+            else:
+                overrides.append(override)
     return overrides, mistakes
 
 
@@ -81,11 +88,23 @@ class Composer:
     def __init__(self, search_path: ConfigSearchPath, config_name: str) -> None:
         self._search_path = search_path
         self._name = config_name
+        # As when Hydra composes: what is checked must be what is run.
+        setbase(VERSION_BASE)
+        setup_globals()
 
     def files(self, overrides: list[Override]) -> Files:
         """The files that there are to choose from."""
         files = Files(self._search_path)
-        self._loader()._process_config_searchpath(self._name, overrides, files)  # type: ignore[arg-type]
+        given = [x for x in overrides if x.key_or_group == "hydra.searchpath"]
+        origin = f"command line: {given[-1].input_line}" if given else ""
+        try:
+            with warnings.catch_warnings():  # of folders that are not there, which is told below
+                warnings.simplefilter("ignore")
+                self._loader()._process_config_searchpath(self._name, overrides, files)  # type: ignore[arg-type]
+        except COMPOSING as error:
+            files.mistakes.append(Mistake("hydra.searchpath", _first_lines(error), origin))
+        missing = [x for x in files.get_sources() if not x.available() and "searchpath" in x.provider]
+        files.mistakes += [Mistake("hydra.searchpath", f"{x.path!r} is no folder", origin) for x in missing]
         return files
 
     def compose(self, overrides: list[Override], *, several: bool = False) -> Composed:
@@ -109,6 +128,8 @@ class Composer:
         composed.mistakes += files.mistakes
         if defaults is None:
             return composed
+        refused = untrusted(defaults.defaults, files)
+        composed.mistakes += refused
         try:
             config = self._loader()._compose_config_from_defaults_list(defaults.defaults, files)
         except COMPOSING as error:
@@ -120,10 +141,8 @@ class Composer:
             file = files.file_of(default.config_path or "")
             if file is not None:
                 composed.origins.add_file(file, default.package or "")
-        refused = untrusted(defaults.defaults, files)
         if any(x.key == "plugins" for x in refused):
             config.plugins = []  # what names them must not even be imported
-        composed.mistakes += refused
         composed.unread |= {x.partition("/")[0] for x in files.empty}
         return composed
 
@@ -146,22 +165,17 @@ class Composer:
         assert config is not None
         if key.partition(".")[0] in composed.unread:
             return
+        # Before Hydra tries, as it may have replaced what is around a key when it finds that there is none.
+        adds = override.is_add() or override.is_force_add()
+        if not adds and override.package is None and not _exists(config, key):
+            what = _unknown(config, key).what
+            hint = f"; +{override.input_line} adds a key" if "?" not in what and _fits(config, key) else ""
+            composed.mistakes.append(Mistake(key, what + ("" if override.is_delete() else hint), origin))
+            return
         try:
             ConfigLoaderImpl._apply_overrides_to_config([override], config)
-        except ConfigCompositionException as error:
-            if isinstance(error.__cause__, OmegaConfBaseException) and not _exists(config, key):
-                mistake = _unknown(config, key)
-                hint = (
-                    f"; +{override.input_line} adds a key"
-                    if _fits(config, key) and "?" not in mistake.what
-                    else ""
-                )
-                what = mistake.what + hint
-                composed.mistakes.append(Mistake(key, what, origin))
-            else:
-                composed.mistakes.append(Mistake(key, _first_lines(error.__cause__ or error), origin))
         except COMPOSING as error:
-            composed.mistakes.append(Mistake(key, _first_lines(error), origin))
+            composed.mistakes.append(Mistake(key, _first_lines(error.__cause__ or error), origin))
         else:
             composed.origins.add_override(key, str(override.input_line))
 
@@ -218,9 +232,10 @@ def _is_right_choice(override: Override, files: Files, composed: Composed) -> bo
     if override.is_delete():
         return True
     chosen = value if isinstance(value, list) and value else [value]
-    wrong = [x for x in chosen if not (isinstance(x, str) and x and files.config_exists(f"{group}/{x}"))]
+    choices = files.choices(group)
+    wrong = [x for x in chosen if x not in choices]
     for choice in wrong:
-        what = unknown_choice(group, choice, files.choices(group)).what
+        what = unknown_choice(group, choice, choices).what
         composed.mistakes.append(Mistake(group, what, f"command line: {override.input_line}"))
         composed.unread.add(group)
     return not wrong
@@ -238,18 +253,32 @@ def _who_chose(group: str, choice: str, files: Files) -> str:
 
 
 def _exists(config: DictConfig, key: str) -> bool:
-    node: object = config
+    node: Any = config
     for name in path_of(key):
-        if not isinstance(node, DictConfig) or name not in node:
+        if node._is_interpolation():
+            return True  # it is elsewhere
+        node = _below(node, name)
+        if node is None:
             return False
-        node = node._get_node(name)
     return True
 
 
+def _below(node: Any, name: str) -> Any:
+    """The entry of a node, None where there is none; a value that is still missing (???) is there."""
+    if isinstance(node, ListConfig) and name.isdecimal():
+        return node._get_node(int(name)) if int(name) < len(node) else None
+    if not isinstance(node, DictConfig) or node._is_none() or node._is_missing():
+        return None
+    return node._get_node(name, validate_access=False)
+
+
 def _fits(config: DictConfig, key: str) -> bool:
-    """Whether a key could be added: what is around it is a mapping."""
-    around = key.rpartition(".")[0]
-    return "." in key and _exists(config, around) and isinstance(OmegaConf.select(config, around), DictConfig)
+    """Whether a key could be added: what is around it is a mapping, and not one of Hydra's."""
+    around, _, name = key.rpartition(".")
+    node: Any = config
+    for part in path_of(around):
+        node = _below(node, part)
+    return name != key and isinstance(node, DictConfig) and not key.startswith("hydra.")
 
 
 def _unknown(config: DictConfig, key: str) -> Mistake:
@@ -258,7 +287,7 @@ def _unknown(config: DictConfig, key: str) -> Mistake:
     done: list[str] = []
     names = path_of(key)
     for name in names:
-        below = node._get_node(name) if name in node else None
+        below = _below(node, name)
         if below is None or len(done) == len(names) - 1:
             break
         if not isinstance(below, DictConfig):
@@ -278,6 +307,21 @@ def _keys(config: DictConfig) -> list[str]:
             found.append(str(name))
             found += [f"{name!s}.{x}" for x in _keys(below)] if isinstance(below, DictConfig) else []
     return found
+
+
+def _reason(error: Exception, text: str) -> str:
+    """Why a text is no override, as far as the grammar knows."""
+    if isinstance(error, RecursionError):
+        return f": nested deeper than {DEEPEST}"
+    lines = [x.rstrip() for x in str(error).splitlines()]
+    prefix = "LexerNoViableAltException: "
+    if lines and lines[0].startswith(prefix):  # the grammar has no such character there; a caret points at it
+        at = max(x.index("^") for x in lines if x.strip() == "^") - len(prefix)
+        return f": unexpected {text[at : at + 1]!r} at character {at + 1}"
+    known = [
+        x for x in lines if x and "https://" not in x and not x.startswith(("Available", "Error parsing"))
+    ]
+    return f": {known[-1].partition(' expecting ')[0]}" if known else ""
 
 
 def _first_lines(error: BaseException) -> str:

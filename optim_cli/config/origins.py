@@ -34,12 +34,19 @@ class Origins:
         self._layers.append((key, text))
 
     def of(self, key: str) -> str:
-        """Where a key comes from; of a key that nobody wrote, where the mapping around it comes from."""
+        """Where a key comes from; of a key that nobody wrote, where the mapping around it comes from.
+
+        A mapping is what the command line last made of it.
+        """
         parts = path_of(key)
+        inside = [x for path, x in self._places.items() if path[: len(parts)] == parts]
+        given = [x for x in inside if x.startswith("command line")]
+        if given:
+            return given[-1]
         for length in range(len(parts), 0, -1):
             if parts[:length] in self._places:
                 return self._places[parts[:length]]
-        return ""
+        return inside[0] if inside else ""
 
     def around(self, group: str) -> str:
         """Where a config group comes from: its file, and what the command line changed in it."""

@@ -25,8 +25,27 @@ def plain(config: DictConfig) -> tuple[dict[str, Any], list[Mistake]]:
     return values, mistakes
 
 
-def references(config: DictConfig, key: str) -> str | None:
-    """The key that a value is taken from, for a value that is nothing but `${key}`."""
+def source(config: DictConfig, key: str) -> str:
+    """The key that a value is taken from at last, by values or mappings that are nothing but `${key}`.
+
+    The key itself if it is taken from no other, or the references lead back to it.
+    """
+    at, seen = key, {key}
+    while True:
+        names = at.split(".")
+        ends = range(len(names), 0, -1)
+        taken = [(_reference(config, ".".join(names[:end])), names[end:]) for end in ends]
+        further = [".".join([x, *below]) for x, below in taken if x is not None]
+        if not further:
+            return at
+        if further[0] in seen:
+            return key
+        at = further[0]
+        seen.add(at)
+
+
+def _reference(config: DictConfig, key: str) -> str | None:
+    """The key in a value that is nothing but `${key}`."""
     node: Any = config
     for name in key.split("."):
         if not isinstance(node, DictConfig) or name not in node:
