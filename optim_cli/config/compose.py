@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -16,17 +17,22 @@ from hydra.core.override_parser.types import Override
 from hydra.core.utils import setup_globals
 from hydra.errors import HydraException, MissingConfigException
 from hydra.version import setbase
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from optim_cli.config.files import DEEPEST, Files, choices_in, depth, shown
-from optim_cli.config.mistakes import Mistake, unknown_choice, unknown_key
+from optim_cli.config.mistakes import Mistake, first_lines, unknown_choice, unknown_key
 from optim_cli.config.origins import Origins, path_of
+from optim_cli.config.resolve import below
 from optim_cli.config.trust import untrusted
 
 # Of Hydra's rules; `hydra.main` gets the same.
 VERSION_BASE = "1.3"
-COMPOSING = (HydraException, OmegaConfBaseException, ValueError, TypeError, AssertionError, RecursionError)
+# What Hydra and OmegaConf raise over a config; AttributeError where a mapping of Hydra's is null.
+COMPOSING = (
+    *(HydraException, OmegaConfBaseException),
+    *(ValueError, TypeError, AssertionError, AttributeError, RecursionError),
+)
 
 
 @dataclass
@@ -88,12 +94,19 @@ class Composer:
     def __init__(self, search_path: ConfigSearchPath, config_name: str) -> None:
         self._search_path = search_path
         self._name = config_name
+        self._known: dict[tuple[str | None, ...], Files] = {}
         # As when Hydra composes: what is checked must be what is run.
         setbase(VERSION_BASE)
         setup_globals()
 
     def files(self, overrides: list[Override]) -> Files:
         """The files that there are to choose from."""
+        key = tuple(x.input_line for x in overrides if x.key_or_group == "hydra.searchpath")
+        if key not in self._known:
+            self._known[key] = self._files(overrides)
+        return self._known[key]
+
+    def _files(self, overrides: list[Override]) -> Files:
         files = Files(self._search_path)
         given = [x for x in overrides if x.key_or_group == "hydra.searchpath"]
         origin = f"command line: {given[-1].input_line}" if given else ""
@@ -102,7 +115,7 @@ class Composer:
                 warnings.simplefilter("ignore")
                 self._loader()._process_config_searchpath(self._name, overrides, files)  # type: ignore[arg-type]
         except COMPOSING as error:
-            files.mistakes.append(Mistake("hydra.searchpath", _first_lines(error), origin))
+            files.mistakes.append(Mistake("hydra.searchpath", first_lines(error), origin))
         missing = [x for x in files.get_sources() if not x.available() and "searchpath" in x.provider]
         files.mistakes += [Mistake("hydra.searchpath", f"{x.path!r} is no folder", origin) for x in missing]
         return files
@@ -117,7 +130,7 @@ class Composer:
 
     def choose(self, overrides: list[Override], *, several: bool = False) -> Composed:
         """The config of the choices among `overrides`, without their values."""
-        files = self.files(overrides)
+        files = self._files(overrides)
         composed = Composed(None, {}, Origins())
         groups = [
             x
@@ -126,14 +139,17 @@ class Composer:
         ]
         defaults = self._defaults(groups, files, composed, several)
         composed.mistakes += files.mistakes
-        if defaults is None:
+        if defaults is None or self._name in files.empty:
             return composed
         refused = untrusted(defaults.defaults, files)
         composed.mistakes += refused
         try:
             config = self._loader()._compose_config_from_defaults_list(defaults.defaults, files)
         except COMPOSING as error:
-            composed.mistakes.append(Mistake(self._name, _first_lines(error)))
+            composed.mistakes.append(Mistake(self._name, first_lines(error)))
+            return composed
+        if config.hydra is None:
+            composed.mistakes.append(Mistake("hydra", "null is not allowed; allowed: a mapping"))
             return composed
         OmegaConf.set_struct(config, True)
         composed.config, composed.choices = config, dict(defaults.overrides.known_choices)
@@ -146,18 +162,25 @@ class Composer:
         composed.unread |= {x.partition("/")[0] for x in files.empty}
         return composed
 
-    def apply(self, composed: Composed, overrides: list[Override]) -> Composed:
-        """Lay values over the config, in place; those that are wrong are told and left out."""
+    def apply(
+        self, composed: Composed, overrides: list[Override], places: Mapping[str, str] = MappingProxyType({})
+    ) -> Composed:
+        """Lay values over the config, in place; those that are wrong are told and left out.
+
+        Args:
+            places: where the values of keys are from that are not from the command line.
+        """
         if composed.config is None:
             return composed
         files = self.files(overrides)
         for override in overrides:
-            text = f"command line: {override.input_line}"
+            origin = places.get(override.key_or_group, f"command line: {override.input_line}")
             if override.is_sweep_override():
-                what = "several values; -m runs each of them, [brackets] make them a list"
-                composed.mistakes.append(Mistake(override.key_or_group, what, text))
+                remedy = "-m runs each of them, [brackets] make them a list"
+                remedy = "Hydra's own keys take one" if override.is_hydra_override() else remedy
+                composed.mistakes.append(Mistake(override.key_or_group, f"several values; {remedy}", origin))
             elif not is_choice(override, files):
-                self._set(composed, override, text)
+                self._set(composed, override, origin)
         return composed
 
     def _set(self, composed: Composed, override: Override, origin: str) -> None:
@@ -175,9 +198,9 @@ class Composer:
         try:
             ConfigLoaderImpl._apply_overrides_to_config([override], config)
         except COMPOSING as error:
-            composed.mistakes.append(Mistake(key, _first_lines(error.__cause__ or error), origin))
+            composed.mistakes.append(Mistake(key, first_lines(error.__cause__ or error), origin))
         else:
-            composed.origins.add_override(key, str(override.input_line))
+            composed.origins.add_override(key, origin)
 
     def _defaults(
         self, groups: list[Override], files: Files, composed: Composed, several: bool
@@ -191,7 +214,7 @@ class Composer:
             except MissingConfigException as error:
                 path = error.missing_cfg_file or ""
                 if path in files.empty or path in ("", self._name):
-                    composed.mistakes.append(Mistake(self._name, _first_lines(error)))
+                    composed.mistakes.append(Mistake(self._name, first_lines(error)))
                     return None
                 group, _, choice = path.partition("/")
                 mistake = unknown_choice(group, choice, files.choices(group))
@@ -201,12 +224,12 @@ class Composer:
             except COMPOSING as error:
                 wrong = [x for x in groups if not self._alone(x, files)]
                 if not wrong:
-                    composed.mistakes.append(Mistake(self._name, _first_lines(error)))
+                    composed.mistakes.append(Mistake(self._name, first_lines(error)))
                     return None
                 for override in wrong:
                     groups.remove(override)
                     origin = f"command line: {override.input_line}"
-                    composed.mistakes.append(Mistake(override.key_or_group, _first_lines(error), origin))
+                    composed.mistakes.append(Mistake(override.key_or_group, first_lines(error), origin))
 
     def _alone(self, override: Override, files: Files) -> bool:
         """Whether a choice composes with nothing but the main config."""
@@ -257,19 +280,10 @@ def _exists(config: DictConfig, key: str) -> bool:
     for name in path_of(key):
         if node._is_interpolation():
             return True  # it is elsewhere
-        node = _below(node, name)
+        node = below(node, name)
         if node is None:
             return False
     return True
-
-
-def _below(node: Any, name: str) -> Any:
-    """The entry of a node, None where there is none; a value that is still missing (???) is there."""
-    if isinstance(node, ListConfig) and name.isdecimal():
-        return node._get_node(int(name)) if int(name) < len(node) else None
-    if not isinstance(node, DictConfig) or node._is_none() or node._is_missing():
-        return None
-    return node._get_node(name, validate_access=False)
 
 
 def _fits(config: DictConfig, key: str) -> bool:
@@ -277,7 +291,7 @@ def _fits(config: DictConfig, key: str) -> bool:
     around, _, name = key.rpartition(".")
     node: Any = config
     for part in path_of(around):
-        node = _below(node, part)
+        node = below(node, part)
     return name != key and isinstance(node, DictConfig) and not key.startswith("hydra.")
 
 
@@ -287,12 +301,12 @@ def _unknown(config: DictConfig, key: str) -> Mistake:
     done: list[str] = []
     names = path_of(key)
     for name in names:
-        below = _below(node, name)
-        if below is None or len(done) == len(names) - 1:
+        entry = below(node, name)
+        if entry is None or len(done) == len(names) - 1:
             break
-        if not isinstance(below, DictConfig):
+        if not isinstance(entry, DictConfig):
             return Mistake(key, f"unknown key; {'.'.join([*done, name])} is no mapping")
-        node, done = below, [*done, name]
+        node, done = entry, [*done, name]
     known = [str(x) for x in node if x != "_target_" and (done or x != "hydra")]
     at = ".".join([*done, names[len(done)]])
     return unknown_key(at, known, _keys(config))
@@ -322,10 +336,3 @@ def _reason(error: Exception, text: str) -> str:
         x for x in lines if x and "https://" not in x and not x.startswith(("Available", "Error parsing"))
     ]
     return f": {known[-1].partition(' expecting ')[0]}" if known else ""
-
-
-def _first_lines(error: BaseException) -> str:
-    """What an error of Hydra says, without its hints on where to read more."""
-    lines = [x.strip() for x in str(error).splitlines()]
-    lines = [x for x in lines if x and not x.startswith(("full_key:", "object_type=", "See http"))]
-    return "; ".join(lines[:2]) or type(error).__name__

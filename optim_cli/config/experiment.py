@@ -78,6 +78,7 @@ class Experiment:
         self._composer = Composer(search_path, config_name)
         self._overrides, self.mistakes = parse(overrides)
         self._chosen: dict[tuple[str | None, ...], Composed] = {}
+        self._varied: dict[str, str] = {}
         for key in ("resume", "rerun"):
             self._read(key)
         if several and self.resumed:
@@ -116,7 +117,11 @@ class Experiment:
         if not str(sweeper.get("_target_")).endswith(".BasicSweeper"):
             return [fixed]
         varied, wrong = parse(f"{key}={value}" for key, value in (sweeper.get("params") or {}).items())
-        self.mistakes += wrong
+        # The main config may say what to vary.
+        self._varied = {
+            key: composed.origins.of(f"hydra.sweeper.params.{key}") for key in sweeper["params"] or {}
+        }
+        self.mistakes += [replace(x, origin=self._varied.get(x.key, "")) for x in wrong]
         files = self._composer.files(self._overrides)
         overrides = [*varied, *self._overrides]
         for override in overrides:
@@ -163,11 +168,11 @@ class Experiment:
     def composed(self, overrides: list[Override]) -> Composed:
         """The config of a job, over that of an earlier run where one is named."""
         files = self._composer.files(overrides)
-        groups = [x for x in overrides if is_choice(x, files)]
+        groups = [x for x in overrides if is_choice(x, files) or x.key_or_group == "hydra.searchpath"]
         key = tuple(x.input_line for x in groups)
         if key not in self._chosen:
             self._chosen[key] = self._over_saved(groups)
-        return self._composer.apply(self._chosen[key].copy(), overrides)
+        return self._composer.apply(self._chosen[key].copy(), overrides, self._varied)
 
     def mistakes_of_composition(self) -> list[Mistake]:
         """What is wrong before anything is compared with what the config names, which takes torch."""

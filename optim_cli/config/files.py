@@ -18,11 +18,12 @@ from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from optim_cli.config.mistakes import Mistake
+from optim_cli.config.mistakes import Mistake, first_lines
 from optim_cli.config.search_path import RecipeSource
+from optim_cli.paths import folder
 
 # What people write is far below; what is beyond is made to hang the program.
-DEEPEST, LONGEST, MOST_NODES = 32, 1_000_000, 100_000
+DEEPEST, LONGEST, MOST_NODES = 32, 200_000, 100_000
 
 
 class Files(ConfigRepository):
@@ -61,10 +62,10 @@ class Files(ConfigRepository):
 
     def _refuse_strange(self, config_path: str, file: Path) -> None:
         """ValueError for a file that is not where configs are, or that unfolds into too much."""
-        # `hydra/launcher/x` could be written in many ways, and not all of them look like it.
-        if {"", ".", ".."} & set(config_path.split("/")):
+        if not stays_inside(config_path):
             raise ValueError(f"{config_path!r} leaves the folder of its group")
-        read_tree(file)
+        if not file.is_relative_to(folder("configs").resolve()):
+            read_tree(file)
 
     def _find_object_source(self, config_path: str, object_type: ObjectType | None) -> ConfigSource | None:
         try:
@@ -99,9 +100,19 @@ class Files(ConfigRepository):
     def choices(self, group: str) -> list[str]:
         """All choices of a group, those in nested folders as folder/choice."""
         # Folders that are links to each other have no end.
+        if not stays_inside(group):
+            return []
         folders = self.get_group_options(group, ObjectType.GROUP) if group.count("/") < 4 else []
         below = [f"{name}/{choice}" for name in folders for choice in self.choices(f"{group}/{name}")]
         return [*self.get_group_options(group, ObjectType.CONFIG), *below]
+
+
+def stays_inside(config_path: str) -> bool:
+    """Whether a path in the repository is written in the only way that leads where it says.
+
+    With `..` and the like, `hydra/launcher/x` could be written so that it does not look like it.
+    """
+    return not {"", ".", ".."} & set(config_path.split("/"))
 
 
 def why_unreadable(error: Exception, name: str) -> tuple[str, str]:
@@ -109,7 +120,7 @@ def why_unreadable(error: Exception, name: str) -> tuple[str, str]:
     mark = getattr(error, "problem_mark", None)
     if isinstance(error, yaml.MarkedYAMLError) and mark is not None:
         return f"{name}:{mark.line + 1}", f"no YAML: {error.problem or error.context}"
-    return name, f"cannot be read: {' '.join(str(error).split())}"
+    return name, f"cannot be read: {first_lines(error)}"
 
 
 def shown(file: Path) -> str:

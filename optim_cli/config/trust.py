@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator, Mapping
 from importlib import import_module
 from inspect import isclass
@@ -20,8 +21,9 @@ from omegaconf.errors import OmegaConfBaseException
 from omegaconf.grammar.gen.OmegaConfGrammarParser import OmegaConfGrammarParser
 from omegaconf.grammar_parser import parse
 
-from optim_cli.config.files import Files, shown
+from optim_cli.config.files import DEEPEST, Files
 from optim_cli.config.mistakes import Mistake
+from optim_cli.config.origins import place_in
 from optim_cli.config.search_path import GROUP
 from optim_cli.paths import folder
 
@@ -50,16 +52,17 @@ def untrusted(defaults: list[ResultDefault], files: Files) -> list[Mistake]:
         if file is None or loaded is None or default.primary or of_hydra:
             trusted.add(path)
             continue
-        place = shown(file)
         groups = [_group_of(x) for x in loaded.defaults_list or ()]
         groups += ["hydra"] if path.startswith("hydra/") else []
         found += [
-            Mistake(group, "only the command line and the main config may choose this", place)
+            Mistake(
+                group, "only the command line and the main config may choose this", place_in(file, "defaults")
+            )
             for group in groups
             if group.partition("/")[0] in RESERVED
         ]
         found += [
-            Mistake(key, "only the command line and the main config may set this", place)
+            Mistake(key, "only the command line and the main config may set this", place_in(file, key))
             for key in _keys_of(loaded, default.package)
             if key in RESERVED
         ]
@@ -70,7 +73,9 @@ def untrusted(defaults: list[ResultDefault], files: Files) -> list[Mistake]:
                 for text in vars(entry).values()
             ]
             found += [
-                Mistake(key, f"{value!r}: a recipe may refer to other keys; {_resolvers()}", place)
+                Mistake(
+                    key, f"{value!r}: a recipe may refer to other keys; {_resolvers()}", place_in(file, key)
+                )
                 for key, value in [*chosen, *texts(loaded.config)]
                 if not _harmless(value)
             ]
@@ -99,8 +104,14 @@ def hydra_calls(hydra: DictConfig, plugins: Collection[str]) -> list[Mistake]:
     Args:
         hydra: the node `hydra`.
     """
+    copied = hydra.job.env_copy or ()
+    found = [
+        Mistake(f"hydra.job.env_copy[{index}]", f"{name!r} is no variable of the environment")
+        for index, name in enumerate(copied)
+        if name not in os.environ
+    ]
     try:
-        return [
+        return found + [
             mistake
             for group in (*CALLED, *LOGGED)
             for key, value, open_ in _followed(hydra, group, f"hydra.{group}")
@@ -114,18 +125,20 @@ def _hydra_call(
     group: str, key: str, value: Any, unresolved: bool, plugins: Collection[str]
 ) -> list[Mistake]:
     """What is wrong with one value of a part of the config that Hydra makes objects of."""
-    name, text = key.rpartition(".")[2], str(value)
+    text = "null" if value is None else str(value)
+    # A name counts for all that is below it, as logging and Hydra may look into lists.
+    names = {x.partition("[")[0] for x in key.split(".")}
     if unresolved and text.startswith("${") and text.endswith("}"):
         return [Mistake(key, f"{text!r} cannot be resolved yet, so nobody knows what it would call")]
     if key == f"hydra.{group}" and group in ("launcher", "sweeper"):
-        return [Mistake(key, f"{text!r} is no choice; choose one with hydra/{group}=CHOICE")]
+        return [Mistake(key, f"{text} is no choice; choose one with hydra/{group}=CHOICE")]
     if group in LOGGED:
-        allowed = _is_of_logging(text) if name in ("class", "()", "queue", "listener") else True
+        allowed = _is_of_logging(text) if names & {"class", "()", "queue", "listener"} else True
         allowed &= not text.startswith("ext://") or text in ("ext://sys.stdout", "ext://sys.stderr")
     else:
         # What they contain is called too: only they themselves are known.
         outermost = key.count(".") == (3 if group == "callbacks" else 2)
-        allowed = name != "_target_" or (outermost and _is_of_hydra(text, group))
+        allowed = "_target_" not in names or (outermost and _is_of_hydra(text, group))
     if allowed or text.partition(".")[0] in plugins:
         return []
     what = f"{text!r} may not be called; allowed: Hydra's own launchers, sweepers and callbacks"
@@ -134,6 +147,8 @@ def _hydra_call(
 
 def _followed(node: Any, name: Any, key: str) -> Iterator[tuple[str, Any, bool]]:
     """Dotted keys and values below a name in a node, references followed; whether one leads nowhere yet."""
+    if key.count(".") > DEEPEST:
+        raise RecursionError
     try:
         value = node[name]
     except OmegaConfBaseException:
