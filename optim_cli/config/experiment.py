@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -81,6 +82,14 @@ class Experiment:
         self._varied: dict[str, str] = {}
         for key in ("resume", "rerun"):
             self._read(key)
+        if self.saved is not None:
+            # What it says would be laid below the earlier run's values, so that nothing is left of it.
+            what = "cannot stand beside an earlier run's config; give its values one by one"
+            self.mistakes += [
+                Mistake("recipe", what, f"command line: {x.input_line}")
+                for x in self._overrides
+                if x.key_or_group == "recipe" and x.value() is not None
+            ]
         if several and self.resumed:
             self.mistakes.append(Mistake("resume", "goes on with one run; leave out -m"))
 
@@ -251,5 +260,5 @@ def _names(config: DictConfig) -> list[str]:
 
 
 def _quoted(text: str) -> str:
-    """A text as a value in Hydra's grammar of overrides."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    """A text as a value in Hydra's grammar of overrides: before a quote, a backslash stands for the next."""
+    return "'" + re.sub(r"(\\*)('|$)", lambda x: x[1] * 2 + ("\\'" if x[2] else ""), literal(text)) + "'"

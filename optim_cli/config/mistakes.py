@@ -62,5 +62,6 @@ def first_lines(error: BaseException) -> str:
     if isinstance(error, RecursionError):
         return "leads back to itself"
     lines = [x.strip() for x in str(error).splitlines()]
-    lines = [x for x in lines if x and not x.startswith(("full_key:", "object_type=", "reference_type=", "See http"))]
+    hints = ("full_key:", "object_type=", "reference_type=", "See http")
+    lines = [x for x in lines if x and not x.startswith(hints)]
     return "; ".join(lines[:2]) or type(error).__name__

@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from optim_cli.config.files import read_text, read_tree, why_unreadable
 from optim_cli.config.mistakes import Mistake
+from optim_cli.config.targets import KINDS
 
 # What may change when a run goes on: how long it is, what is noted on the way, where things are.
 CHANGEABLE = (
@@ -54,8 +55,9 @@ def read(key: str, folder: Path) -> Saved | Mistake:
         return Mistake(key, f"'{folder}' is no run's folder: {file} cannot be read ({error.strerror})")
     except (yaml.YAMLError, ValueError, OmegaConfBaseException) as error:
         return Mistake(key, "{}: {}".format(*why_unreadable(error, str(file))))
-    if not isinstance(values, dict):
-        return Mistake(key, f"{file} is no config of a run")
+    missing = [x for x in KINDS if x not in values] if isinstance(values, dict) else [*KINDS]
+    if missing:
+        return Mistake(key, f"{file} is no config of a run: it has no {', '.join(missing)}")
     return Saved(folder, {str(x): y for x, y in values.items()}, _choices(folder / "environment.json"))
 
 
