@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from optim_cli.config.check import is_duration, mistakes, plugins_of
+from optim_cli.config.check import is_duration, mistakes
 from optim_cli.config.mistakes import Mistake
 from optim_cli.config.resolve import plain
-from optim_cli.config.targets import hints_of, kind_of, locate, nested_kinds
+from optim_cli.config.targets import hints_of, kind_of, locate, nested_kinds, plugins_of
 from optim_cli.errors import ConfigError, user_frames
 from optim_cli.training.loop import Training
 
@@ -83,7 +83,8 @@ def _part(group: str, values: Mapping[str, Any], made: Mapping[str, Any], device
         shape = dict(input_shape=dataset.input_shape, num_classes=dataset.num_classes)
         return _make(group, node, plugins, **shape).to(device)
     if group == "optimizer":
-        model = made.get("model") or torch.nn.Linear(1, 1)
+        # Where the model is wrong, the optimizer is tried with another.
+        model = made["model"] if "model" in made else torch.nn.Linear(1, 1)
         return _make(group, node, plugins, params=model.named_parameters())
     if group == "scheduler":
         trainer, dataset = made["trainer"], made["dataset"]

@@ -21,12 +21,26 @@ def user_frames(error: BaseException, plugins: Collection[str]) -> list[str]:
     Args:
         plugins: names of the packages.
     """
-    files = [spec.origin for spec in map(find_spec, plugins) if spec is not None and spec.origin]
-    # A package is a folder, a module a file.
-    places = [Path(x).parent if Path(x).name == "__init__.py" else Path(x) for x in files]
-    inside = [
-        frame
-        for frame in extract_tb(error.__traceback__)
-        if any(Path(frame.filename).is_relative_to(place) for place in places)
-    ]
-    return "".join(format_list(inside)).splitlines()
+    places = [place for name in plugins for place in _places(name)]
+    frames = [x for x in extract_tb(error.__traceback__) if _lies_in(x.filename, places)]
+    lines = "".join(format_list(frames)).splitlines()
+    if isinstance(error, SyntaxError) and error.filename and _lies_in(error.filename, places):
+        # Nothing of that file ran, so no frame shows it.
+        lines += [f'  File "{error.filename}", line {error.lineno}', f"    {(error.text or '').strip()}"]
+    return lines
+
+
+def _places(package: str) -> list[Path]:
+    """The folder of a package, or the file of a module; none where there is none."""
+    try:
+        spec = find_spec(package)
+    except ValueError:  # it is loaded and does not say from where, as `__main__`
+        return []
+    if spec is None:
+        return []
+    inside = [Path(x) for x in spec.submodule_search_locations or ()]
+    return inside or [Path(spec.origin or "")]
+
+
+def _lies_in(file: str, places: Collection[Path]) -> bool:
+    return any(Path(file).is_relative_to(place) for place in places)

@@ -15,10 +15,9 @@ from optim_cli.run import choose_device
 def all_mistakes(experiment: Experiment) -> list[Mistake]:
     """What is wrong with a command line; the same mistake in several jobs once."""
     jobs = [experiment.job(overrides) for overrides in experiment.jobs]
-    found = [*experiment.mistakes]
-    for job in jobs:
-        found += job.told(mistakes_of(job))
-    return list(dict.fromkeys(found))
+    told = {x.key for x in experiment.mistakes}
+    found = [x for job in jobs for x in job.told(mistakes_of(job)) if x.key not in told]
+    return list(dict.fromkeys([*experiment.mistakes, *found]))
 
 
 def mistakes_of(job: Job) -> list[Mistake]:
@@ -30,14 +29,15 @@ def mistakes_of(job: Job) -> list[Mistake]:
     known = {x.key for x in found}
     unread = job.composed.unread
     found += [
-        x for x in mistakes(job.values) if x.key.partition(".")[0] not in unread and not _within(x.key, known)
+        x for x in mistakes(job.values) if x.key.partition(".")[0] not in unread and not _told(x.key, known)
     ]
     wrong = unread | {x.key.partition(".")[0] for x in found}
     return found + refusals(job.values, wrong) + _device(job.values, wrong)
 
 
-def _within(key: str, known: set[str]) -> bool:
-    return any(key == x or key.startswith((f"{x}.", f"{x}[")) for x in known)
+def _told(key: str, known: set[str]) -> bool:
+    """Whether a key, what it lies in, or something in it is among the known."""
+    return any(key == x or key.startswith((f"{x}.", f"{x}[")) or x.startswith(f"{key}.") for x in known)
 
 
 def _device(values: dict[str, Any], wrong: set[str]) -> list[Mistake]:

@@ -12,9 +12,9 @@ from typing import Annotated, Any, Literal, get_origin
 from annotated_types import Ge, Lt
 from pydantic import ConfigDict, ValidationError, create_model
 
-from optim_cli.config.describe import describe, element
+from optim_cli.config.describe import PACKAGE, describe, element
 from optim_cli.config.mistakes import Mistake, unknown_key
-from optim_cli.config.targets import hints_of, kind_of, locate, nested_kinds
+from optim_cli.config.targets import hints_of, kind_of, locate, nested_kinds, plugins_of
 from optim_cli.errors import user_frames
 
 # Parameters that are not for a config: the program supplies them, or they make no sense in a run
@@ -27,11 +27,13 @@ SUPPLIED = {
     "averaging": ("model",),
     "trainer": (),
 }
+# What torchvision's constructors take on top of their signature: an older name of `weights`.
+FETCHING = ("pretrained",)
 MAY_BE_NONE = ("scheduler", "averaging")
 VALUES: dict[str, Any] = {
     "seed": (Annotated[int, Ge(0), Lt(2**63)], ...),
     "device": (Literal["auto", "cpu", "cuda"], ...),
-    "plugins": (list[str], []),
+    "plugins": (list[Annotated[str, PACKAGE]], []),
     "resume": (str | None, None),
     "rerun": (str | None, None),
 }
@@ -52,13 +54,6 @@ def mistakes(config: Mapping[str, Any]) -> list[Mistake]:
     return found
 
 
-def plugins_of(config: Mapping[str, Any]) -> list[str]:
-    """The packages that a config allows to be called; none where `plugins` is wrong."""
-    plugins = config.get("plugins") or []
-    right = isinstance(plugins, list) and all(isinstance(x, str) and x.isidentifier() for x in plugins)
-    return plugins if right else []
-
-
 def _mistakes_in(
     node: Mapping[str, Any],
     prefix: str,
@@ -70,7 +65,7 @@ def _mistakes_in(
         target = locate(node.get("_target_"), kinds, plugins)
     except ValueError as error:
         return [Mistake(f"{prefix}_target_", str(error))]
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # whatever a plugin does when it is imported
         frames = "".join(f"\n{x}" for x in user_frames(error, plugins))
         what = f"importing {node['_target_']!r} failed: {type(error).__name__}: {error}{frames}"
         return [Mistake(f"{prefix}_target_", what)]
@@ -101,6 +96,7 @@ def _mistakes_in(
         found += [
             Mistake(prefix + key, "nothing may be called here") for key in passed_on if calls(values[key])
         ]
+        found += [Mistake(prefix + key, "weights are not fetched") for key in passed_on if key in FETCHING]
         fields |= dict.fromkeys(passed_on, (Any, ...))
     return found + _unlike(fields, values, prefix)
 

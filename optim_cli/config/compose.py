@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.defaults_list import DefaultsList, create_defaults_list
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.core.utils import setup_globals
+from hydra.errors import HydraException, MissingConfigException
+from hydra.version import setbase
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from optim_cli.config.files import Files, choices_in, shown
-from optim_cli.config.mistakes import Mistake, unknown_choice, unknown_key
+from optim_cli.config.files import DEEPEST, Files, choices_in, depth, shown
+from optim_cli.config.mistakes import Mistake, first_lines, unknown_choice, unknown_key
 from optim_cli.config.origins import Origins, path_of
+from optim_cli.config.resolve import below
 from optim_cli.config.trust import untrusted
 
-COMPOSING = (HydraException, OmegaConfBaseException, ValueError, TypeError, AssertionError)
+# Of Hydra's rules; `hydra.main` gets the same.
+VERSION_BASE = "1.3"
+# What Hydra and OmegaConf raise over a config; AttributeError where a mapping of Hydra's is null.
+COMPOSING = (
+    *(HydraException, OmegaConfBaseException),
+    *(ValueError, TypeError, AssertionError, AttributeError, RecursionError),
+)
 
 
 @dataclass
@@ -58,15 +70,16 @@ def parse(texts: Iterable[str]) -> tuple[list[Override], list[Mistake]]:
         origin = f"command line: {text}"
         try:
             [override] = parser.parse_overrides([text])
-        except HydraException as error:
-            lines = [x for x in str(error).splitlines() if x.strip() and "https://" not in x]
-            what = f"cannot be read as KEY=VALUE: {lines[-1].strip()}"
-            mistakes.append(Mistake(text.partition("=")[0] or text, what, origin))
+        except (HydraException, ValueError, RecursionError) as error:
+            what = f"cannot be read as KEY=VALUE{_reason(error, text)}"
+            mistakes.append(Mistake(text.partition("=")[0] or repr(text), what, origin))
         else:
-            if override.key_or_group:
-                overrides.append(override)
-            else:
+            if not override.key_or_group:
                 mistakes.append(Mistake(text, "has no key; write KEY=VALUE", origin))
+            elif depth(override.value()) > DEEPEST:
+                mistakes.append(Mistake(override.key_or_group, f"nested deeper than {DEEPEST}", origin))
+            else:
+                overrides.append(override)
     return overrides, mistakes
 
 
@@ -81,11 +94,30 @@ class Composer:
     def __init__(self, search_path: ConfigSearchPath, config_name: str) -> None:
         self._search_path = search_path
         self._name = config_name
+        self._known: dict[tuple[str | None, ...], Files] = {}
+        # As when Hydra composes: what is checked must be what is run.
+        setbase(VERSION_BASE)
+        setup_globals()
 
     def files(self, overrides: list[Override]) -> Files:
         """The files that there are to choose from."""
+        key = tuple(x.input_line for x in overrides if x.key_or_group == "hydra.searchpath")
+        if key not in self._known:
+            self._known[key] = self._files(overrides)
+        return self._known[key]
+
+    def _files(self, overrides: list[Override]) -> Files:
         files = Files(self._search_path)
-        self._loader()._process_config_searchpath(self._name, overrides, files)  # type: ignore[arg-type]
+        given = [x for x in overrides if x.key_or_group == "hydra.searchpath"]
+        origin = f"command line: {given[-1].input_line}" if given else ""
+        try:
+            with warnings.catch_warnings():  # of folders that are not there, which is told below
+                warnings.simplefilter("ignore")
+                self._loader()._process_config_searchpath(self._name, overrides, files)  # type: ignore[arg-type]
+        except COMPOSING as error:
+            files.mistakes.append(Mistake("hydra.searchpath", first_lines(error), origin))
+        missing = [x for x in files.get_sources() if not x.available() and "searchpath" in x.provider]
+        files.mistakes += [Mistake("hydra.searchpath", f"{x.path!r} is no folder", origin) for x in missing]
         return files
 
     def compose(self, overrides: list[Override], *, several: bool = False) -> Composed:
@@ -98,7 +130,7 @@ class Composer:
 
     def choose(self, overrides: list[Override], *, several: bool = False) -> Composed:
         """The config of the choices among `overrides`, without their values."""
-        files = self.files(overrides)
+        files = self._files(overrides)
         composed = Composed(None, {}, Origins())
         groups = [
             x
@@ -107,12 +139,17 @@ class Composer:
         ]
         defaults = self._defaults(groups, files, composed, several)
         composed.mistakes += files.mistakes
-        if defaults is None:
+        if defaults is None or self._name in files.empty:
             return composed
+        refused = untrusted(defaults.defaults, files)
+        composed.mistakes += refused
         try:
             config = self._loader()._compose_config_from_defaults_list(defaults.defaults, files)
         except COMPOSING as error:
-            composed.mistakes.append(Mistake(self._name, _first_lines(error)))
+            composed.mistakes.append(Mistake(self._name, first_lines(error)))
+            return composed
+        if config.hydra is None:
+            composed.mistakes.append(Mistake("hydra", "null is not allowed; allowed: a mapping"))
             return composed
         OmegaConf.set_struct(config, True)
         composed.config, composed.choices = config, dict(defaults.overrides.known_choices)
@@ -120,25 +157,30 @@ class Composer:
             file = files.file_of(default.config_path or "")
             if file is not None:
                 composed.origins.add_file(file, default.package or "")
-        refused = untrusted(defaults.defaults, files)
         if any(x.key == "plugins" for x in refused):
             config.plugins = []  # what names them must not even be imported
-        composed.mistakes += refused
         composed.unread |= {x.partition("/")[0] for x in files.empty}
         return composed
 
-    def apply(self, composed: Composed, overrides: list[Override]) -> Composed:
-        """Lay values over the config, in place; those that are wrong are told and left out."""
+    def apply(
+        self, composed: Composed, overrides: list[Override], places: Mapping[str, str] = MappingProxyType({})
+    ) -> Composed:
+        """Lay values over the config, in place; those that are wrong are told and left out.
+
+        Args:
+            places: where the values of keys are from that are not from the command line.
+        """
         if composed.config is None:
             return composed
         files = self.files(overrides)
         for override in overrides:
-            text = f"command line: {override.input_line}"
+            origin = places.get(override.key_or_group, f"command line: {override.input_line}")
             if override.is_sweep_override():
-                what = "several values; -m runs each of them, [brackets] make them a list"
-                composed.mistakes.append(Mistake(override.key_or_group, what, text))
+                remedy = "-m runs each of them, [brackets] make them a list"
+                remedy = "Hydra's own keys take one" if override.is_hydra_override() else remedy
+                composed.mistakes.append(Mistake(override.key_or_group, f"several values; {remedy}", origin))
             elif not is_choice(override, files):
-                self._set(composed, override, text)
+                self._set(composed, override, origin)
         return composed
 
     def _set(self, composed: Composed, override: Override, origin: str) -> None:
@@ -146,24 +188,19 @@ class Composer:
         assert config is not None
         if key.partition(".")[0] in composed.unread:
             return
+        # Before Hydra tries, as it may have replaced what is around a key when it finds that there is none.
+        adds = override.is_add() or override.is_force_add()
+        if not adds and override.package is None and not _exists(config, key):
+            what = _unknown(config, key).what
+            hint = f"; +{override.input_line} adds a key" if "?" not in what and _fits(config, key) else ""
+            composed.mistakes.append(Mistake(key, what + ("" if override.is_delete() else hint), origin))
+            return
         try:
             ConfigLoaderImpl._apply_overrides_to_config([override], config)
-        except ConfigCompositionException as error:
-            if isinstance(error.__cause__, OmegaConfBaseException) and not _exists(config, key):
-                mistake = _unknown(config, key)
-                hint = (
-                    f"; +{override.input_line} adds a key"
-                    if _fits(config, key) and "?" not in mistake.what
-                    else ""
-                )
-                what = mistake.what + hint
-                composed.mistakes.append(Mistake(key, what, origin))
-            else:
-                composed.mistakes.append(Mistake(key, _first_lines(error.__cause__ or error), origin))
         except COMPOSING as error:
-            composed.mistakes.append(Mistake(key, _first_lines(error), origin))
+            composed.mistakes.append(Mistake(key, first_lines(error.__cause__ or error), origin))
         else:
-            composed.origins.add_override(key, str(override.input_line))
+            composed.origins.add_override(key, origin)
 
     def _defaults(
         self, groups: list[Override], files: Files, composed: Composed, several: bool
@@ -177,7 +214,7 @@ class Composer:
             except MissingConfigException as error:
                 path = error.missing_cfg_file or ""
                 if path in files.empty or path in ("", self._name):
-                    composed.mistakes.append(Mistake(self._name, _first_lines(error)))
+                    composed.mistakes.append(Mistake(self._name, first_lines(error)))
                     return None
                 group, _, choice = path.partition("/")
                 mistake = unknown_choice(group, choice, files.choices(group))
@@ -187,12 +224,12 @@ class Composer:
             except COMPOSING as error:
                 wrong = [x for x in groups if not self._alone(x, files)]
                 if not wrong:
-                    composed.mistakes.append(Mistake(self._name, _first_lines(error)))
+                    composed.mistakes.append(Mistake(self._name, first_lines(error)))
                     return None
                 for override in wrong:
                     groups.remove(override)
                     origin = f"command line: {override.input_line}"
-                    composed.mistakes.append(Mistake(override.key_or_group, _first_lines(error), origin))
+                    composed.mistakes.append(Mistake(override.key_or_group, first_lines(error), origin))
 
     def _alone(self, override: Override, files: Files) -> bool:
         """Whether a choice composes with nothing but the main config."""
@@ -218,9 +255,10 @@ def _is_right_choice(override: Override, files: Files, composed: Composed) -> bo
     if override.is_delete():
         return True
     chosen = value if isinstance(value, list) and value else [value]
-    wrong = [x for x in chosen if not (isinstance(x, str) and x and files.config_exists(f"{group}/{x}"))]
+    choices = files.choices(group)
+    wrong = [x for x in chosen if x not in choices]
     for choice in wrong:
-        what = unknown_choice(group, choice, files.choices(group)).what
+        what = unknown_choice(group, choice, choices).what
         composed.mistakes.append(Mistake(group, what, f"command line: {override.input_line}"))
         composed.unread.add(group)
     return not wrong
@@ -238,18 +276,23 @@ def _who_chose(group: str, choice: str, files: Files) -> str:
 
 
 def _exists(config: DictConfig, key: str) -> bool:
-    node: object = config
+    node: Any = config
     for name in path_of(key):
-        if not isinstance(node, DictConfig) or name not in node:
+        if node._is_interpolation():
+            return True  # it is elsewhere
+        node = below(node, name)
+        if node is None:
             return False
-        node = node._get_node(name)
     return True
 
 
 def _fits(config: DictConfig, key: str) -> bool:
-    """Whether a key could be added: what is around it is a mapping."""
-    around = key.rpartition(".")[0]
-    return "." in key and _exists(config, around) and isinstance(OmegaConf.select(config, around), DictConfig)
+    """Whether a key could be added: what is around it is a mapping, and not one of Hydra's."""
+    around, _, name = key.rpartition(".")
+    node: Any = config
+    for part in path_of(around):
+        node = below(node, part)
+    return name != key and isinstance(node, DictConfig) and not key.startswith("hydra.")
 
 
 def _unknown(config: DictConfig, key: str) -> Mistake:
@@ -258,12 +301,12 @@ def _unknown(config: DictConfig, key: str) -> Mistake:
     done: list[str] = []
     names = path_of(key)
     for name in names:
-        below = node._get_node(name) if name in node else None
-        if below is None or len(done) == len(names) - 1:
+        entry = below(node, name)
+        if entry is None or len(done) == len(names) - 1:
             break
-        if not isinstance(below, DictConfig):
+        if not isinstance(entry, DictConfig):
             return Mistake(key, f"unknown key; {'.'.join([*done, name])} is no mapping")
-        node, done = below, [*done, name]
+        node, done = entry, [*done, name]
     known = [str(x) for x in node if x != "_target_" and (done or x != "hydra")]
     at = ".".join([*done, names[len(done)]])
     return unknown_key(at, known, _keys(config))
@@ -280,8 +323,16 @@ def _keys(config: DictConfig) -> list[str]:
     return found
 
 
-def _first_lines(error: BaseException) -> str:
-    """What an error of Hydra says, without its hints on where to read more."""
-    lines = [x.strip() for x in str(error).splitlines()]
-    lines = [x for x in lines if x and not x.startswith(("full_key:", "object_type=", "See http"))]
-    return "; ".join(lines[:2]) or type(error).__name__
+def _reason(error: Exception, text: str) -> str:
+    """Why a text is no override, as far as the grammar knows."""
+    if isinstance(error, RecursionError):
+        return f": nested deeper than {DEEPEST}"
+    lines = [x.rstrip() for x in str(error).splitlines()]
+    prefix = "LexerNoViableAltException: "
+    if lines and lines[0].startswith(prefix):  # the grammar has no such character there; a caret points at it
+        at = max(x.index("^") for x in lines if x.strip() == "^") - len(prefix)
+        return f": unexpected {text[at : at + 1]!r} at character {at + 1}"
+    known = [
+        x for x in lines if x and "https://" not in x and not x.startswith(("Available", "Error parsing"))
+    ]
+    return f": {known[-1].partition(' expecting ')[0]}" if known else ""

@@ -6,9 +6,10 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Gt, Le, Lt, Predicate
 
 NAMES = {int: "an integer", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
+PACKAGE = Predicate(str.isidentifier)
 BOUNDS = {
     Ge: ("ge", "greater than or equal to"),
     Gt: ("gt", "greater than"),
@@ -20,6 +21,8 @@ BOUNDS = {
 def describe(hint: Any) -> str:
     """What a parameter with this annotation takes, such as "a number greater than or equal to 0"."""
     origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated and PACKAGE in hint.__metadata__:
+        return "the name of a package"
     if origin is Annotated:
         bounds = [
             f"{words} {getattr(mark, name)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,13 +15,14 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
 from optim_cli.config.compose import Composed, Composer, is_choice, parse
 from optim_cli.config.mistakes import Mistake
-from optim_cli.config.resolve import plain, references, tell_hydra
+from optim_cli.config.resolve import plain, source, tell_hydra
 from optim_cli.config.saved import Saved, differences, literal, read
-from optim_cli.config.targets import KINDS
-from optim_cli.config.trust import hydra_calls
+from optim_cli.config.targets import KINDS, plugins_of
+from optim_cli.config.trust import hydra_calls, written_out
 
 # Set anew by each command line, whatever an earlier run had.
 OF_THE_COMMAND = ("hydra", "plugins", "resume", "rerun")
@@ -48,7 +50,7 @@ class Job:
         config = self.composed.config
         found = []
         for mistake in mistakes:
-            if config is not None and references(config, mistake.key) in keys:
+            if config is not None and source(config, mistake.key) in keys - {mistake.key}:
                 continue
             origin = mistake.origin or self.origin_of(mistake.key)
             found.append(replace(mistake, origin=origin))
@@ -77,8 +79,17 @@ class Experiment:
         self._composer = Composer(search_path, config_name)
         self._overrides, self.mistakes = parse(overrides)
         self._chosen: dict[tuple[str | None, ...], Composed] = {}
+        self._varied: dict[str, str] = {}
         for key in ("resume", "rerun"):
             self._read(key)
+        if self.saved is not None:
+            # What it says would be laid below the earlier run's values, so that nothing is left of it.
+            what = "cannot stand beside an earlier run's config; give its values one by one"
+            self.mistakes += [
+                Mistake("recipe", what, f"command line: {x.input_line}")
+                for x in self._overrides
+                if x.key_or_group == "recipe" and x.value() is not None
+            ]
         if several and self.resumed:
             self.mistakes.append(Mistake("resume", "goes on with one run; leave out -m"))
 
@@ -110,12 +121,16 @@ class Experiment:
         if not self.several:
             return [self._overrides]
         fixed = [x for x in self._overrides if not x.is_sweep_override()]
-        config = self.composed(fixed).config
-        sweeper = {} if config is None else OmegaConf.to_container(config.hydra.sweeper, resolve=False)
-        if not isinstance(sweeper, dict) or not str(sweeper.get("_target_", "")).endswith(".BasicSweeper"):
+        composed = self.composed(fixed)
+        sweeper = self._sweeper(composed)
+        if not str(sweeper.get("_target_")).endswith(".BasicSweeper"):
             return [fixed]
         varied, wrong = parse(f"{key}={value}" for key, value in (sweeper.get("params") or {}).items())
-        self.mistakes += wrong
+        # The main config may say what to vary.
+        self._varied = {
+            key: composed.origins.of(f"hydra.sweeper.params.{key}") for key in sweeper["params"] or {}
+        }
+        self.mistakes += [replace(x, origin=self._varied.get(x.key, "")) for x in wrong]
         files = self._composer.files(self._overrides)
         overrides = [*varied, *self._overrides]
         for override in overrides:
@@ -123,10 +138,25 @@ class Experiment:
         own = [x for x in overrides if x.is_hydra_override()]
         try:
             [jobs] = BasicSweeper.split_arguments([x for x in overrides if not x.is_hydra_override()], None)
-        except HydraException as error:
+        except (HydraException, ValueError) as error:
             self.mistakes.append(Mistake("hydra.sweeper", str(error)))
             return [fixed]
+        if not jobs:
+            self.mistakes.append(Mistake("hydra.sweeper", "there is nothing to run: a sweep has no values"))
+            return [fixed]
         return [[*own, *parse(job)[0]] for job in jobs]
+
+    def _sweeper(self, composed: Composed) -> dict[str, Any]:
+        """The node `hydra.sweeper`, as plain values; empty where there is none."""
+        if composed.config is None:
+            return {}
+        tell_hydra(composed.config, composed.choices, os.getcwd())
+        try:
+            sweeper = OmegaConf.to_container(composed.config.hydra.sweeper, resolve=True)
+        except OmegaConfBaseException as error:
+            self.mistakes.append(Mistake("hydra.sweeper", str(error).splitlines()[0]))
+            return {}
+        return {str(x): y for x, y in sweeper.items()} if isinstance(sweeper, dict) else {}
 
     def job(self, overrides: list[Override]) -> Job:
         """A job composed and resolved, with what is wrong so far."""
@@ -135,7 +165,11 @@ class Experiment:
         if composed.config is not None:
             tell_hydra(composed.config, composed.choices, os.getcwd())
             job.values, unresolved = plain(composed.config)
-            job.mistakes = [*composed.mistakes, *unresolved, *self._hydra_calls(composed.config)]
+            hidden = written_out(composed.config)
+            if hidden:
+                job.values["plugins"] = []  # none of them is imported
+            calls = hydra_calls(composed.config.hydra, plugins_of(job.values))
+            job.mistakes = [*composed.mistakes, *unresolved, *hidden, *calls]
             if self.resumed and self.saved is not None:
                 job.mistakes += differences(self.saved.values, job.values)
         return job
@@ -143,11 +177,11 @@ class Experiment:
     def composed(self, overrides: list[Override]) -> Composed:
         """The config of a job, over that of an earlier run where one is named."""
         files = self._composer.files(overrides)
-        groups = [x for x in overrides if is_choice(x, files)]
+        groups = [x for x in overrides if is_choice(x, files) or x.key_or_group == "hydra.searchpath"]
         key = tuple(x.input_line for x in groups)
         if key not in self._chosen:
             self._chosen[key] = self._over_saved(groups)
-        return self._composer.apply(self._chosen[key].copy(), overrides)
+        return self._composer.apply(self._chosen[key].copy(), overrides, self._varied)
 
     def mistakes_of_composition(self) -> list[Mistake]:
         """What is wrong before anything is compared with what the config names, which takes torch."""
@@ -198,7 +232,7 @@ class Experiment:
         earlier, _ = parse(
             f"{group}={choice}"
             for group, choice in self.saved.choices.items()
-            if group in KINDS and group not in again and files.config_exists(f"{group}/{choice}")
+            if group in KINDS and group not in again and choice in files.choices(group)
         )
         return earlier
 
@@ -220,17 +254,11 @@ class Experiment:
         composed.origins.add_file(saved.folder / "config.yaml", "", without=kept)
         return composed
 
-    def _hydra_calls(self, config: DictConfig) -> list[Mistake]:
-        hydra = OmegaConf.to_container(config.hydra, resolve=False)
-        plugins = config.get("plugins") or []
-        assert isinstance(hydra, dict)
-        return hydra_calls({str(x): y for x, y in hydra.items()}, list(plugins))
-
 
 def _names(config: DictConfig) -> list[str]:
     return [str(x) for x in config if x != "hydra"]
 
 
 def _quoted(text: str) -> str:
-    """A text as a value in Hydra's grammar of overrides."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    """A text as a value in Hydra's grammar of overrides: before a quote, a backslash stands for the next."""
+    return "'" + re.sub(r"(\\*)('|$)", lambda x: x[1] * 2 + ("\\'" if x[2] else ""), literal(text)) + "'"

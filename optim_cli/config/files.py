@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from errno import EINVAL
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,16 @@ from hydra._internal.config_repository import ConfigRepository
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.object_type import ObjectType
 from hydra.errors import HydraException
-from hydra.plugins.config_source import ConfigResult
+from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from optim_cli.config.mistakes import Mistake
+from optim_cli.config.mistakes import Mistake, first_lines
 from optim_cli.config.search_path import RecipeSource
+from optim_cli.paths import folder
+
+# What people write is far below; what is beyond is made to hang the program.
+DEEPEST, LONGEST, MOST_NODES = 32, 200_000, 100_000
 
 
 class Files(ConfigRepository):
@@ -42,15 +48,30 @@ class Files(ConfigRepository):
 
     def _load(self, config_path: str) -> ConfigResult | None:
         if config_path not in self.empty:
+            file = self.file_of(config_path)
             try:
+                if file is not None:
+                    self._refuse_strange(config_path, file)
                 return super().load_config(config_path)
             except (yaml.YAMLError, OSError, ValueError, HydraException, OmegaConfBaseException) as error:
                 self.empty.add(config_path)
-                file = self.file_of(config_path)
                 self.mistakes.append(Mistake(*why_unreadable(error, shown(file) if file else config_path)))
         return ConfigResult(
             provider="main", path="", config=OmegaConf.create(), header={"package": None}, defaults_list=[]
         )
+
+    def _refuse_strange(self, config_path: str, file: Path) -> None:
+        """ValueError for a file that is not where configs are, or that unfolds into too much."""
+        if not stays_inside(config_path):
+            raise ValueError(f"{config_path!r} leaves the folder of its group")
+        if not file.is_relative_to(folder("configs").resolve()):
+            read_tree(file)
+
+    def _find_object_source(self, config_path: str, object_type: ObjectType | None) -> ConfigSource | None:
+        try:
+            return super()._find_object_source(config_path, object_type)
+        except (OSError, ValueError):  # no file can have such a name
+            return None
 
     @property
     def read(self) -> list[Path]:
@@ -78,12 +99,20 @@ class Files(ConfigRepository):
 
     def choices(self, group: str) -> list[str]:
         """All choices of a group, those in nested folders as folder/choice."""
-        below = [
-            f"{name}/{choice}"
-            for name in self.get_group_options(group, ObjectType.GROUP)
-            for choice in self.choices(f"{group}/{name}")
-        ]
+        # Folders that are links to each other have no end.
+        if not stays_inside(group):
+            return []
+        folders = self.get_group_options(group, ObjectType.GROUP) if group.count("/") < 4 else []
+        below = [f"{name}/{choice}" for name in folders for choice in self.choices(f"{group}/{name}")]
         return [*self.get_group_options(group, ObjectType.CONFIG), *below]
+
+
+def stays_inside(config_path: str) -> bool:
+    """Whether a path in the repository is written in the only way that leads where it says.
+
+    With `..` and the like, `hydra/launcher/x` could be written so that it does not look like it.
+    """
+    return not {"", ".", ".."} & set(config_path.split("/"))
 
 
 def why_unreadable(error: Exception, name: str) -> tuple[str, str]:
@@ -91,13 +120,65 @@ def why_unreadable(error: Exception, name: str) -> tuple[str, str]:
     mark = getattr(error, "problem_mark", None)
     if isinstance(error, yaml.MarkedYAMLError) and mark is not None:
         return f"{name}:{mark.line + 1}", f"no YAML: {error.problem or error.context}"
-    return name, f"cannot be read: {' '.join(str(error).split())}"
+    return name, f"cannot be read: {first_lines(error)}"
 
 
 def shown(file: Path) -> str:
     """A file as people find it: from the current folder where it is below it."""
     inside = os.path.relpath(file)
     return str(file) if inside.startswith("..") else inside
+
+
+def depth(value: Any) -> int:
+    """How many lists and mappings lie within each other."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    return 1 + max(map(depth, value), default=0) if isinstance(value, list) else 0
+
+
+def read_text(file: Path) -> str:
+    """The content of a regular file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is too long for a config, or no text.
+    """
+    if not file.is_file():
+        file.stat()
+        raise OSError(EINVAL, "no regular file")
+    if file.stat().st_size > LONGEST:
+        raise ValueError(f"longer than {LONGEST} bytes")
+    return file.read_text(encoding="utf-8")
+
+
+def read_tree(file: Path) -> yaml.Node | None:
+    """The nodes of a YAML file, None where it is empty.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError, YAMLError: it is no YAML, or aliases make too much of it.
+    """
+    try:
+        root: yaml.Node | None = yaml.compose(read_text(file), Loader=yaml.SafeLoader)
+        nodes, levels = _size(root, {})
+    except RecursionError:
+        nodes, levels = inf, inf
+    if levels > DEEPEST:
+        raise ValueError(f"nested deeper than {DEEPEST}")
+    if nodes > MOST_NODES:
+        raise ValueError(f"its aliases make more than {MOST_NODES} values of it")
+    return root
+
+
+def _size(node: Any, known: dict[int, tuple[float, float]]) -> tuple[float, float]:
+    """How many nodes and levels there are when every alias is a copy; infinite if a node holds itself."""
+    if id(node) not in known:
+        known[id(node)] = inf, inf
+        below = node.value if isinstance(node, yaml.CollectionNode) else []
+        below = [x for pair in below for x in pair] if isinstance(node, yaml.MappingNode) else below
+        sizes = [_size(x, known) for x in below]
+        known[id(node)] = 1 + sum(x for x, _ in sizes), 1 + max((x for _, x in sizes), default=0)
+    return known[id(node)]
 
 
 def choices_in(file: Path) -> list[tuple[str, str, int]]:
@@ -124,7 +205,7 @@ def lines_of(file: Path) -> dict[tuple[str, ...], int]:
 
 def _tree(file: Path) -> yaml.MappingNode | None:
     try:
-        root = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        root = read_tree(file)
     except (yaml.YAMLError, OSError, ValueError):
         return None
     return root if isinstance(root, yaml.MappingNode) else None

@@ -22,7 +22,14 @@ class Mistake:
     origin: str = ""
 
     def __str__(self) -> str:
-        return f"{self.key}: {self.what}" + (f" [{self.origin}]" if self.origin else "")
+        key, origin = shortened(self.key or "''"), shortened(self.origin)
+        what = "\n".join(map(shortened, self.what.splitlines()))
+        return f"{key}: {what}" + (f" [{origin}]" if origin else "")
+
+
+def shortened(text: str, longest: int = 600) -> str:
+    """A text that fits on a screen, without its middle if need be."""
+    return text if len(text) <= longest else f"{text[: longest // 2]} ... {text[-longest // 2 :]}"
 
 
 def unknown_key(key: str, known: Collection[str], elsewhere: Iterable[str] = ()) -> Mistake:
@@ -48,3 +55,13 @@ def unknown_choice(group: str, choice: object, choices: Collection[str]) -> Mist
     hint = f"; did you mean {near[0]}?" if near else ""
     shown = "null" if choice is None else repr(choice)
     return Mistake(group, f"{shown} is no choice{hint} (choices: {', '.join(choices) or 'none'})")
+
+
+def first_lines(error: BaseException) -> str:
+    """What an error of Hydra says, without its hints on where to read more."""
+    if isinstance(error, RecursionError):
+        return "leads back to itself"
+    lines = [x.strip() for x in str(error).splitlines()]
+    hints = ("full_key:", "object_type=", "reference_type=", "See http")
+    lines = [x for x in lines if x and not x.startswith(hints)]
+    return "; ".join(lines[:2]) or type(error).__name__

@@ -29,17 +29,26 @@ class Origins:
         """
         self._layers.append(("", (file, package, tuple(without))))
 
-    def add_override(self, key: str, text: str) -> None:
-        """A value given on the command line, as it was written there."""
-        self._layers.append((key, text))
+    def add_override(self, key: str, origin: str) -> None:
+        """A value that is laid over the files, and where it is from."""
+        self._layers.append((key, origin))
 
     def of(self, key: str) -> str:
-        """Where a key comes from; of a key that nobody wrote, where the mapping around it comes from."""
+        """Where a key comes from; of a key that nobody wrote, where the mapping around it comes from.
+
+        A mapping is what the command line last made of it.
+        """
         parts = path_of(key)
+        if not parts:
+            return ""
+        inside = [x for path, x in self._places.items() if path[: len(parts)] == parts]
+        given = [x for x in inside if x.startswith("command line")]
+        if given:
+            return given[-1]
         for length in range(len(parts), 0, -1):
             if parts[:length] in self._places:
                 return self._places[parts[:length]]
-        return ""
+        return inside[0] if inside else ""
 
     def around(self, group: str) -> str:
         """Where a config group comes from: its file, and what the command line changed in it."""
@@ -55,7 +64,7 @@ class Origins:
                 # What was below is replaced, or at least no longer what the file says.
                 for old in [x for x in places if x[: len(parts)] == parts]:
                     del places[old]
-                places[parts] = f"command line: {layer}"
+                places[parts] = layer
                 continue
             file, package, without = layer
             prefix = path_of(package)
@@ -65,6 +74,12 @@ class Origins:
                 if path[0] not in ("defaults", *without):
                     places[prefix + path] = f"{shown(file)}:{line}"
         return places
+
+
+def place_in(file: Path, key: str) -> str:
+    """A file, with the line of a key where the file has it."""
+    line = lines_of(file).get(path_of(key))
+    return shown(file) if line is None else f"{shown(file)}:{line}"
 
 
 def path_of(key: str) -> tuple[str, ...]:

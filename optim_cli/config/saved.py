@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from optim_cli.config.files import why_unreadable
+from optim_cli.config.files import read_text, read_tree, why_unreadable
 from optim_cli.config.mistakes import Mistake
+from optim_cli.config.targets import KINDS
 
 # What may change when a run goes on: how long it is, what is noted on the way, where things are.
 CHANGEABLE = (
@@ -44,19 +47,27 @@ def read(key: str, folder: Path) -> Saved | Mistake:
     """
     file = folder / "config.yaml"
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        read_tree(file)
+        values = yaml.safe_load(read_text(file))
+        # What YAML can say and a config cannot: dates, keys that are lists.
+        OmegaConf.create({"values": literal(values)})
     except OSError as error:
         return Mistake(key, f"'{folder}' is no run's folder: {file} cannot be read ({error.strerror})")
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, OmegaConfBaseException) as error:
         return Mistake(key, "{}: {}".format(*why_unreadable(error, str(file))))
-    if not isinstance(values, dict):
-        return Mistake(key, f"{file} is no config of a run")
+    missing = [x for x in KINDS if x not in values] if isinstance(values, dict) else [*KINDS]
+    if missing:
+        return Mistake(key, f"{file} is no config of a run: it has no {', '.join(missing)}")
+    return Saved(folder, {str(x): y for x, y in values.items()}, _choices(folder / "environment.json"))
+
+
+def _choices(file: Path) -> dict[str, str | None]:
+    """The choices of a run; none where they cannot be read, as they only name things."""
     try:
-        choices = json.loads((folder / "environment.json").read_text(encoding="utf-8"))["choices"]
-        choices = {str(group): choice for group, choice in choices.items()}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        choices = {}  # they only name things
-    return Saved(folder, {str(x): y for x, y in values.items()}, choices)
+        choices = json.loads(read_text(file))["choices"]
+        return {group: choice for group, choice in choices.items() if isinstance(choice, str | None)}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return {}
 
 
 def literal(value: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from importlib import import_module
 from inspect import isclass, isfunction
 from typing import Any, get_type_hints
@@ -20,6 +20,13 @@ KINDS = {
     "averaging": ("optim_cli.optim.swa_utils", "AveragedModel"),
     "trainer": ("optim_cli.training.loop", "Trainer"),
 }
+
+
+def plugins_of(config: Mapping[str, Any]) -> list[str]:
+    """The packages that a config allows to be called; none where `plugins` is wrong."""
+    plugins = config.get("plugins") or []
+    right = isinstance(plugins, list) and all(isinstance(x, str) and x.isidentifier() for x in plugins)
+    return plugins if right else []
 
 
 def kind_of(group: str) -> type:
@@ -54,7 +61,8 @@ def locate(target: Any, kinds: Collection[type], plugins: Collection[str] = ()) 
     try:
         found = getattr(import_module(module), name)
     except ModuleNotFoundError as error:
-        if package in plugins and not module.startswith(error.name or "?"):
+        # What a plugin needs itself is another thing than the plugin.
+        if package in plugins and not f"{module}.".startswith(f"{error.name}."):
             raise
         raise ValueError(f"{target!r} is not to be found ({error})") from None
     except AttributeError as error:
@@ -102,12 +110,16 @@ def _makes_one_of(found: Any, kinds: Collection[type], plugins: Collection[str])
 
 
 def _listed(found: Any) -> bool:
-    """Whether a function is one of torchvision's model constructors."""
+    """Whether a function is one of torchvision's constructors of classification models.
+
+    Those for other tasks fetch weights from the network unless they are told not to.
+    """
     if not found.__module__.startswith("torchvision.models."):
         return False
-    from torchvision.models import get_model_builder, list_models
+    import torchvision.models
 
-    return found.__name__ in list_models() and get_model_builder(found.__name__) is found
+    names = torchvision.models.list_models(module=torchvision.models)
+    return found.__name__ in names and torchvision.models.get_model_builder(found.__name__) is found
 
 
 def _allowed(kinds: Collection[type], plugins: Collection[str]) -> str:
