@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import inspect
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import swa_utils as theirs
 
@@ -22,6 +23,7 @@ from optim_cli.training.checkpoint import Checkpoints, read_checkpoint
 from optim_cli.training.evaluation import evaluate
 from optim_cli.training.events import Observer, Observers
 from optim_cli.training.loop import Trainer, Training
+from optim_cli.training.stop import Stopped
 from tests.experiments import nested
 
 CPU = torch.device("cpu")
@@ -228,6 +230,56 @@ def test_evaluation_draws_nothing(task: Task) -> None:
         training.fit()
         states.append(training.model.state_dict())
     assert all(torch.equal(x, y) for x, y in zip(states[0].values(), states[1].values(), strict=True))
+
+
+class Noise(nn.Module):
+    """Draws in evaluation too, as a user's model may."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs + torch.rand_like(inputs)
+
+
+def test_what_an_evaluation_draws_leaves_no_trace(task: Task) -> None:
+    states = []
+    for every in (1, 3):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), Noise(), nn.Linear(16, 3))
+        training = training_of(
+            task(), Observer(), model=model, trainer=trainer(epochs=3, evaluate_every=every)
+        )
+        training.fit()
+        states.append(training.model.state_dict())
+    assert all(torch.equal(x, y) for x, y in zip(states[0].values(), states[1].values(), strict=True))
+
+
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_a_signal_in_an_evaluation(
+    task: Task, recorder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    """It ends after a batch; what is saved is the state from before it."""
+    data = task()
+    evaluated = getattr(data, part)
+    original, loaded = type(evaluated).batches, []
+
+    def batches(self: Any, size: int, *arguments: Any) -> Any:
+        for batch in original(self, 2 if self is evaluated else size, *arguments):
+            if self is evaluated:
+                loaded.append(batch)
+                if len(loaded) == 2:
+                    signal.raise_signal(signal.SIGINT)
+            yield batch
+
+    monkeypatch.setattr(type(evaluated), "batches", batches)
+    training = training_of(data, recorder, checkpoints=Checkpoints(tmp_path))
+    with pytest.raises(Stopped) as stopped:
+        training.fit()
+    assert len(loaded) == 2
+    step, known = {"val": (11, 0), "test": (22, 22)}[part]
+    assert (stopped.value.step, stopped.value.total, stopped.value.signum) == (step, 22, signal.SIGINT)
+    state = read_checkpoint(tmp_path / f"step-{step:08d}.pt")
+    assert (state["step"], state["evaluated"]) == (step, known)
+    assert [x[1] for x in recorder.calls if x[0] == "evaluated"] == [11, 22][: known // 11]
+    assert recorder.calls[-1][0] == "noted"
 
 
 def test_observers_pass_everything_on(recorder: Any) -> None:
