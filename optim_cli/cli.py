@@ -49,6 +49,11 @@ def _compose_and_run() -> None:
     arguments = get_args_parser().parse_intermixed_args()
     if arguments.experimental_rerun is not None:
         _refuse(["--experimental-rerun reads a pickle, which may run anything; use rerun=DIR"])
+    if arguments.shell_completion and any(x.startswith("query=") for x in arguments.overrides):
+        from optim_cli.completion import complete
+
+        complete(arguments, _hydra)
+        return
     try:
         _hydra(arguments)
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError, TypeError, OSError) as error:

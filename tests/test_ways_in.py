@@ -85,6 +85,7 @@ def test_help_shows_every_choice(told: dict[str, subprocess.CompletedProcess[str
     there = {x.with_suffix("").as_posix() for x in files if len(x.parts) > 1 and x.parts[0] != "hydra"}
     recipes = {x.relative_to(ROOT / "recipes") for x in (ROOT / "recipes").rglob("*.yaml")}
     assert len(there) > 20
+    assert "recipe" in [group for group, _ in lines], "what is typed is recipe=FOLDER/NAME"
     assert recipes
     assert shown == there | {f"recipe/{x.with_suffix('').as_posix()}" for x in recipes}
 
@@ -159,10 +160,30 @@ LINES: dict[str, list[str]] = {
     "optim-run model.activation=": ["model.activation=relu"],
     "optim-run optimizer=no": [],
     ".venv/bin/optim-run trainer.max": ["trainer.max_steps="],
+    "optim-run recipe": ["recipe="],
+    "optim-run recipe=digits/s": ["recipe=digits/sgd_cosine"],
+    "optim-run --config-dir own optimizer=s": ["optimizer=sgd", "optimizer=slow"],
+    "optim-run -m optimizer=slow --config-dir=own optimizer.l": ["optimizer.lr="],
+    "optim-run -cd own recipe=m": ["recipe=mine"],
+    "optim-run --config-dir o": ["own/"],
+    "optim-run --config-dir ": ["own/"],
+    "optim-run optimizer=sgd -m trainer=default optimizer.mo": ["optimizer.momentum="],
+    # Lines that are wrong so far.
+    "optim-run --config-dir nowhere optimizer=sg": [],
+    "optim-run --cfg ": [],
+    "optim-run --config-dir own optimizer=broken optimizer.l": [],
 }
 
 
 def test_completion(tmp_path: Path) -> None:
+    for place, text in {
+        "optimizer/slow": "lr: 1\n",
+        "optimizer/broken": "lr: [\n",
+        "recipe/mine": "# @package _global_\n",
+    }.items():
+        path = tmp_path / "own" / f"{place}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
     done = executed([sys.executable, "-c", QUERIES, json.dumps(list(LINES))], tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert dict(zip(LINES, json.loads(done.stdout), strict=True)) == LINES

@@ -104,7 +104,7 @@ class Files(ConfigRepository):
             return []
         folders = self.get_group_options(group, ObjectType.GROUP) if group.count("/") < 4 else []
         below = [f"{name}/{choice}" for name in folders for choice in self.choices(f"{group}/{name}")]
-        return [*self.get_group_options(group, ObjectType.CONFIG), *below]
+        return list(dict.fromkeys([*self.get_group_options(group, ObjectType.CONFIG), *below]))
 
 
 def stays_inside(config_path: str) -> bool:

@@ -55,14 +55,13 @@ class RecipeSource(ConfigSource):
         return file is not None and file.is_file()
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
-        """Names of the groups or recipes below a path."""
+        """Recipes below a path, those in folders as folder/recipe: that is what recipe=... takes."""
         place = self._place(config_path)
         if place is None:
             return [GROUP] if config_path == "" and results_filter != ObjectType.CONFIG else []
-        names: list[str] = []
-        for entry in place.iterdir() if place.is_dir() else ():
-            self._list_add_result(names, f"{config_path}/{entry.name}", entry.name, results_filter)
-        return sorted(set(names))
+        if results_filter == ObjectType.GROUP:
+            return []
+        return sorted(x.relative_to(place).with_suffix("").as_posix() for x in place.rglob("*.yaml"))
 
     def _place(self, config_path: str) -> Path | None:
         group, _, rest = config_path.partition("/")

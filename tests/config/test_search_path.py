@@ -38,9 +38,10 @@ def test_source_shows_a_tree(source: RecipeSource) -> None:
     assert source.available()
     assert source.list("", ObjectType.GROUP) == [GROUP]
     assert source.list("", ObjectType.CONFIG) == []
-    assert source.list("recipe", ObjectType.CONFIG) == ["flat"]
-    assert source.list("recipe", ObjectType.GROUP) == ["deep"]
-    assert source.list("recipe", None) == ["deep", "flat"]
+    assert source.list("recipe", ObjectType.CONFIG) == ["deep/er/one", "flat"]
+    assert source.list("recipe", ObjectType.GROUP) == []
+    assert source.list("recipe", None) == ["deep/er/one", "flat"]
+    assert source.list("recipe/deep", ObjectType.CONFIG) == ["er/one"]
     assert source.list("recipe/deep/er", ObjectType.CONFIG) == ["one"]
     assert source.list("recipe/none", None) == []
     assert source.list("model", None) == []
