@@ -30,6 +30,10 @@ def main() -> None:
     except KeyboardInterrupt:
         _say("interrupted")
         sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever read has seen enough (`optim-run --cfg job | head`); Python would complain once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
 
 
 def run_id() -> str:
@@ -39,6 +43,8 @@ def run_id() -> str:
 
 def _compose_and_run() -> None:
     # Imported here, where an interrupt is answered.
+    import logging
+
     from hydra._internal.utils import get_args_parser
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -54,8 +60,12 @@ def _compose_and_run() -> None:
 
         complete(arguments, _hydra)
         return
+    logging.raiseExceptions = False  # a log that cannot be written is no reason for a traceback
     try:
         _hydra(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError, TypeError, OSError) as error:
         # Hydra's own, while it composes and makes the folder: `_job` lets none of a run through.
         _refuse([str(error)])
@@ -66,7 +76,7 @@ def _hydra(arguments: Namespace) -> None:
     import hydra
     from omegaconf import OmegaConf
 
-    from optim_cli.config.search_path import register, search_path
+    from optim_cli.config.search_path import VERSION_BASE, register, search_path
     from optim_cli.paths import folder
 
     identity = run_id()
@@ -97,7 +107,7 @@ def _hydra(arguments: Namespace) -> None:
         job = partial(_job, experiment)
     sys.argv[1:] = [*options, *arguments.overrides]
     try:
-        hydra.main(version_base="1.3", config_path=str(main), config_name=name)(job)()
+        hydra.main(version_base=VERSION_BASE, config_path=str(main), config_name=name)(job)()
     finally:
         all_done = sweep is None or _report(sweep)
     if not all_done:

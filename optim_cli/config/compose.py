@@ -24,10 +24,9 @@ from optim_cli.config.files import DEEPEST, Files, choices_in, depth, shown
 from optim_cli.config.mistakes import Mistake, first_lines, unknown_choice, unknown_key
 from optim_cli.config.origins import Origins, path_of
 from optim_cli.config.resolve import below
+from optim_cli.config.search_path import VERSION_BASE
 from optim_cli.config.trust import untrusted
 
-# Of Hydra's rules; `hydra.main` gets the same.
-VERSION_BASE = "1.3"
 # What Hydra and OmegaConf raise over a config; AttributeError where a mapping of Hydra's is null.
 COMPOSING = (
     *(HydraException, OmegaConfBaseException),

@@ -195,8 +195,10 @@ class Experiment:
 
     def sweep_directory(self) -> Path | None:
         """Where the jobs of a multirun go; None for a single run."""
+        if not self.several:
+            return None
         composed = self.composed([x for x in self._overrides if not x.is_sweep_override()])
-        if not self.several or composed.config is None:
+        if composed.config is None:
             return None
         tell_hydra(composed.config, composed.choices, os.getcwd())
         return Path(str(composed.config.hydra.sweep.dir))

@@ -18,6 +18,8 @@ from omegaconf import OmegaConf
 from optim_cli.paths import folder
 
 GROUP = "recipe"
+# Of Hydra's rules: what is checked must be what is run.
+VERSION_BASE = "1.3"
 
 
 class RecipeSource(ConfigSource):
