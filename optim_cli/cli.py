@@ -31,7 +31,7 @@ def main() -> None:
         _say("interrupted")
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
-        # Whoever read has seen enough (`optim-run --cfg job | head`); Python would complain once more at its end.
+        # Whoever read has seen enough (`--cfg job | head`); Python would complain once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
 
