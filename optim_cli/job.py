@@ -15,8 +15,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from optim_cli.assemble import resolve
-from optim_cli.config.check import plugins_of
 from optim_cli.config.experiment import Experiment
+from optim_cli.config.targets import plugins_of
 from optim_cli.errors import ConfigError, user_frames
 from optim_cli.run import run
 from optim_cli.sweep.status import Status, write_status

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from optim_cli.assemble import of_run_length
-from optim_cli.config.check import plugins_of
+from optim_cli.config.targets import plugins_of
 from optim_cli.errors import ConfigError
 from optim_cli.run_folder import RunFolder
 from optim_cli.tracking.json_lines import cut
