@@ -115,6 +115,7 @@ class Composer:
                 self._loader()._process_config_searchpath(self._name, overrides, files)  # type: ignore[arg-type]
         except COMPOSING as error:
             files.mistakes.append(Mistake("hydra.searchpath", first_lines(error), origin))
+            files.initialize_sources(self._search_path)
         missing = [x for x in files.get_sources() if not x.available() and "searchpath" in x.provider]
         files.mistakes += [Mistake("hydra.searchpath", f"{x.path!r} is no folder", origin) for x in missing]
         return files
@@ -140,6 +141,9 @@ class Composer:
         composed.mistakes += files.mistakes
         if defaults is None or self._name in files.empty:
             return composed
+        for override in groups:
+            if override.is_delete():
+                composed.origins.add_override(override.key_or_group, f"command line: {override.input_line}")
         refused = untrusted(defaults.defaults, files)
         composed.mistakes += refused
         try:

@@ -44,7 +44,8 @@ def unknown_key(key: str, known: Collection[str], elsewhere: Iterable[str] = ())
     near = [prefix + dot + x for x in get_close_matches(name, known, n=1)]
     elsewhere = list(elsewhere)
     near = near or [x for x in elsewhere if x.rpartition(".")[2] == name]
-    near = near or get_close_matches(key, elsewhere, n=1)
+    # Keys beside it look like it for what they have in common, which is right.
+    near = near or get_close_matches(key, [x for x in elsewhere if not f"{x}.".startswith(f"{prefix}.")], n=1)
     hint = f"; did you mean {' or '.join(near[:3])}?" if near else ""
     return Mistake(key, f"unknown key{hint} (known: {', '.join(known) or 'none'})")
 

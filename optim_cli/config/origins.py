@@ -53,7 +53,8 @@ class Origins:
     def around(self, group: str) -> str:
         """Where a config group comes from: its file, and what the command line changed in it."""
         changed = [x for path, x in self._places.items() if path[0] == group and x.startswith("command line")]
-        return "; ".join(dict.fromkeys([self.of(group).partition(":")[0], *changed]))
+        places = [self._places.get((group,), ""), *changed]
+        return "; ".join(dict.fromkeys(x for x in places if x))
 
     @cached_property
     def _places(self) -> dict[tuple[str, ...], str]:
@@ -72,7 +73,8 @@ class Origins:
                 places[prefix] = shown(file)
             for path, line in lines_of(file).items():
                 if path[0] not in ("defaults", *without):
-                    places[prefix + path] = f"{shown(file)}:{line}"
+                    # A key may be dotted itself, as those that a sweep varies.
+                    places[prefix + path_of(".".join(path))] = f"{shown(file)}:{line}"
         return places
 
 
