@@ -172,7 +172,7 @@ def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
-    """Overrides for 160 image files that two workers read."""
+    """Overrides for 160 image files that two workers read, more slowly than a step takes."""
     root = tmp_path_factory.mktemp("pictures")
     for part, count in (("train", 60), ("test", 20)):
         for label in ("cat", "dog"):
@@ -181,7 +181,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
                 image = torch.full((3, 12, 12), number, dtype=torch.uint8)
                 write_png(image, str(root / part / label / f"{number}.png"))
     return (
-        *("dataset=image_folder", f"dataset.root={root}", "dataset.image_size=8", "dataset.batch_size=2"),
+        *("dataset=image_folder", f"dataset.root={root}", "dataset.image_size=128", "dataset.batch_size=16"),
         *("dataset.workers=2", "model.hidden=[4]", "trainer.measure_every=1"),
     )
 
