@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -36,7 +37,7 @@ def take_up(training: Training, folder: RunFolder, values: Mapping[str, Any], no
     try:
         state = training.checkpoints.newest(training.state_dict(), lambda text: note(f"warning: {text}"))
     except Damaged as error:
-        raise ConfigError(f"resume: {error}; run it again with rerun={folder.path}") from None
+        raise ConfigError(f"resume: {error}; {_again(folder)}") from None
     before = folder.read_config()
     _check_incomplete(state, training, folder)
     if state is None:
@@ -63,15 +64,20 @@ def _check_incomplete(state: Mapping[str, Any] | None, training: Training, folde
     summary = folder.read_json("summary.json")
     if summary is None:
         return
-    again = f"run it again with rerun={folder.path}"
     if state is None:
-        raise ConfigError(f"resume: {str(folder.path)!r} is complete and its checkpoints are gone; {again}")
+        raise ConfigError(
+            f"resume: {str(folder.path)!r} is complete and its checkpoints are gone; {_again(folder)}"
+        )
     step, total = state["step"], training.total_steps
     if summary["steps"] == step == total:
         raise ConfigError(
             f"resume: {str(folder.path)!r} is complete ({step} of {total} steps); "
-            f"raise trainer.epochs to go on, or {again}"
+            f"raise trainer.epochs to go on, or {_again(folder)}"
         )
+
+
+def _again(folder: RunFolder) -> str:
+    return f"run it again with rerun={shlex.quote(str(folder.path))}"
 
 
 def _check_length(state: Mapping[str, Any], training: Training) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.metadata import version
 from itertools import pairwise
 from math import isfinite
@@ -36,6 +37,7 @@ def _leave_no_trace() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     logging.captureWarnings(False)
+    logging.raiseExceptions = True
     torch.use_deterministic_algorithms(False)
     torch.set_num_threads(threads)
 
@@ -308,6 +310,22 @@ def test_a_wrong_config_leaves_no_folder(tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
         train(tmp_path / "run", "optimizer.lr=-1")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_log_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """On a full disk; it is missed by nobody in the middle of what is shown."""
+    handler = logging.FileHandler("/dev/full")
+    logger = logging.getLogger("optim_cli")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        train(tmp_path / "run", *TINY)
+    finally:
+        logger.setLevel(logging.NOTSET)
+        logger.removeHandler(handler)
+        with suppress(OSError):  # what could not be written before
+            handler.close()
+    assert capsys.readouterr() == ("", "")
 
 
 def test_standard_output_is_the_default(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
