@@ -60,6 +60,7 @@ def test_undisturbed(seed: int) -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 def test_cuda(seed: int) -> None:
     seed_generators(seed)
     torch.rand(5, device="cuda")
