@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ def run(
             results = training.fit()
         except Stopped as stopped:
             training.observer.close()
-            say_how_to_resume(stopped, directory, console)
+            say_how_to_resume(stopped, directory, values.get("plugins") or (), console)
             raise
         finally:
             training.observer.close()
@@ -119,9 +119,11 @@ def warn_of_differences(folder: RunFolder, environment: Mapping[str, Any], shown
         shown.noted(f"warning: {', '.join(found)}: the result may differ in the last bits")
 
 
-def say_how_to_resume(stopped: Stopped, directory: Path, console: Console) -> None:
+def say_how_to_resume(stopped: Stopped, directory: Path, plugins: Sequence[str], console: Console) -> None:
     """Show, and log, how far a run came and the command that takes it up."""
     command = f"optim-run resume={shlex.quote(os.path.relpath(directory))}"
+    if plugins:  # what the folder says of them does not count
+        command += f" 'plugins=[{','.join(plugins)}]'"
     log.info("%s; %s", stopped, command)
     console.print(f"{stopped}; go on with", highlight=False, markup=False, soft_wrap=True)
     console.print(f"  {command}", highlight=False, markup=False, soft_wrap=True)
