@@ -46,7 +46,8 @@ class Job:
     def told(self, mistakes: Iterable[Mistake]) -> list[Mistake]:
         """Mistakes with their origins; of a value that is another's, only the other's is told."""
         mistakes = list(mistakes)
-        keys = {x.key for x in mistakes}
+        # A key that should not be there is wrong for itself, whatever its value is.
+        keys = {x.key for x in mistakes if not x.what.startswith("unknown key")}
         config = self.composed.config
         found = []
         for mistake in mistakes:

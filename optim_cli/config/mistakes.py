@@ -54,6 +54,7 @@ def unknown_choice(group: str, choice: object, choices: Collection[str]) -> Mist
     """A choice that a group does not have, with those it has."""
     near = get_close_matches(str(choice), choices, n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
+    hint = f"; put it in quotes to mean {choice}" if near == [str(choice)] else hint
     shown = "null" if choice is None else repr(choice)
     return Mistake(group, f"{shown} is no choice{hint} (choices: {', '.join(choices) or 'none'})")
 
