@@ -1,4 +1,4 @@
-"""An earlier run's folder is data: what it says is checked like everything else, and nothing of it is resolved."""
+"""An earlier run's folder is data: it is checked like everything else, and nothing in it is resolved."""
 
 from __future__ import annotations
 
