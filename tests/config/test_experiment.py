@@ -42,7 +42,11 @@ SWEEPS: list[list[str]] = [
     ["hydra.sweep.dir='a b'", "seed=1,2"],
     ["++seed=1,2", "~recipe"],
 ]
-PARAMS: tuple[dict[str, str], ...] = ({}, {"seed": "7,8"}, {"optimizer": "adamw,sgd", "trainer.epochs": "range(1,3)"})
+PARAMS: tuple[dict[str, str], ...] = (
+    {},
+    {"seed": "7,8"},
+    {"optimizer": "adamw,sgd", "trainer.epochs": "range(1,3)"},
+)
 
 
 def jobs_of_hydra(params: dict[str, str], overrides: list[str]) -> list[list[str]]:
