@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from optim_cli.assemble import assemble, resolve
+from optim_cli.config.check import mistakes
+from optim_cli.config.resolve import plain
 from optim_cli.errors import ConfigError
 from optim_cli.optim.algorithms.adamw import AdamW
 from optim_cli.optim.algorithms.sgd import SGD
@@ -129,3 +131,22 @@ def test_the_values_given_stay_as_they_are(tmp_path: Path) -> None:
     assemble(values, CPU)
     assert repr(values) == before
     assert values["scheduler"]["total_steps"] is None
+
+
+def test_a_model_without_parameters_is_no_missing_model(tmp_path: Path) -> None:
+    """An empty Sequential counts as false."""
+    config = config_of("scheduler=none")
+    config.model = {"_target_": "torch.nn.Sequential"}
+    with pytest.raises(ConfigError, match=r"^optimizer: optimizer got an empty parameter list"):
+        assemble(resolve(config), CPU)
+
+
+def test_libraries_get_what_their_constructors_name(tmp_path: Path) -> None:
+    config = config_of("dataset=synthetic", "scheduler=none")
+    config.model = {"_target_": "torchvision.models.squeezenet1_1", "num_classes": 10}
+    config.optimizer = {"_target_": "torch.optim.Adagrad", "lr": 0.5, "foreach": True}
+    assert "optimizer.foreach: unknown key" in "\n".join(map(str, mistakes(plain(config)[0])))
+    del config.optimizer.foreach
+    training = assemble(resolve(config), CPU)
+    assert type(training.optimizer) is torch.optim.Adagrad
+    assert training.model(torch.zeros(1, 3, 64, 64)).shape == (1, 10)

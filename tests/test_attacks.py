@@ -1,6 +1,7 @@
 """Attacks on the command itself, and mistakes planted in all places at once: nothing is run, nothing is left.
 
-`evil` is a module in the current folder, where Python finds it; it leaves a file when it is imported or called.
+`evil` is a module in the current folder, where Python finds it, that leaves a file when it is imported
+or called.
 """
 
 from __future__ import annotations

@@ -42,8 +42,8 @@ def describe(hint: Any) -> str:
     if inspect.isclass(origin) and issubclass(origin, Sequence):
         return f"a list, each {describe(arguments[0])}"
     if arguments and (origin is Union or type(hint).__name__ == "UnionType"):
-        # What a config cannot hold, as a tensor, is left out where there is something else.
-        plain = [x for x in arguments if not _is_made(x)] or arguments
+        # A config cannot hold a tensor, so it is left out where there is something else.
+        plain = [x for x in arguments if getattr(x, "__name__", "") != "Tensor"] or arguments
         return " or ".join(dict.fromkeys(map(describe, plain)))
     if _is_made(hint):
         return f"a mapping whose _target_ makes {_article(hint.__name__)} {hint.__name__}"
@@ -64,7 +64,7 @@ def element(hint: Any, index: int) -> Any:
 
 
 def _is_made(hint: Any) -> bool:
-    return inspect.isclass(hint) and hint not in NAMES and get_origin(hint) is None
+    return inspect.isclass(hint) and hint not in (*NAMES, Any) and get_origin(hint) is None
 
 
 def _article(name: str) -> str:

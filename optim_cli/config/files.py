@@ -23,7 +23,7 @@ from optim_cli.config.search_path import RecipeSource
 from optim_cli.paths import folder
 
 # What people write is far below; what is beyond is made to hang the program.
-DEEPEST, LONGEST, MOST_NODES = 32, 200_000, 100_000
+DEEPEST, LONGEST, MOST_NODES = 32, 200_000, 10_000
 
 
 class Files(ConfigRepository):
