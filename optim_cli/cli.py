@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from argparse import Namespace
-from collections.abc import Callable, Iterable
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -14,12 +14,16 @@ from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 from uuid import uuid4
 
+from optim_cli.errors import FAILED, WRONG_CONFIG
+from optim_cli.training.stop import StoppedAtOnce
+
 if TYPE_CHECKING:
+    from hydra.core.config_search_path import ConfigSearchPath
     from omegaconf import DictConfig
 
     from optim_cli.config.experiment import Experiment
 
-FAILED, WRONG_CONFIG, INTERRUPTED, TERMINATED = 1, 2, 130, 143
+INTERRUPTED = 128 + signal.SIGINT
 
 
 def main() -> None:
@@ -27,6 +31,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _terminate)
     try:
         _compose_and_run()
+        sys.stdout.flush()
     except KeyboardInterrupt:
         _say("interrupted")
         sys.exit(INTERRUPTED)
@@ -52,79 +57,76 @@ def _compose_and_run() -> None:
 
     # Hydra raises instead of printing and leaving with 1, so that a wrong config is told apart.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    arguments = get_args_parser().parse_intermixed_args()
-    if arguments.experimental_rerun is not None:
-        _refuse(["--experimental-rerun reads a pickle, which may run anything; use rerun=DIR"])
-    if arguments.shell_completion and any(x.startswith("query=") for x in arguments.overrides):
-        from optim_cli.completion import complete
-
-        complete(arguments, _hydra)
-        return
     logging.raiseExceptions = False  # a log that cannot be written is no reason for a traceback
+    parser = get_args_parser()
+    arguments = _parsed(parser)
     try:
-        _hydra(arguments)
-        sys.stdout.flush()
+        if arguments.shell_completion and any(x.startswith("query=") for x in arguments.overrides):
+            from optim_cli.completion import complete
+
+            complete(arguments, partial(_hydra, parser))
+        else:
+            _hydra(parser, arguments)
     except BrokenPipeError:
         raise
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError, TypeError, OSError) as error:
-        # Hydra's own, while it composes and makes the folder: `_job` lets none of a run through.
-        _refuse([str(error)])
+        # Hydra's own, while it composes and makes the folder: `run_job` lets none of a run through.
+        _refuse([" ".join(str(error).split())])
 
 
-def _hydra(arguments: Namespace) -> None:
+def _parsed(parser: ArgumentParser) -> Namespace:
+    """The command line; options and overrides in any order."""
+    from importlib.metadata import version
+
+    words = sys.argv[1:]
+    for action in parser._actions:
+        if action.dest == "version":
+            action.version = f"optim-run {version('optim-run')}, {action.version}"  # type: ignore[attr-defined]
+        if action.dest == "info":
+            # Without this, the parser takes an override behind it for what is to be shown.
+            whole = [x in action.option_strings and y not in (action.choices or ()) for x, y in _pairs(words)]
+            words = [f"{x}=all" if alone else x for x, alone in zip(words, whole, strict=True)]
+    arguments = parser.parse_intermixed_args(words)
+    if arguments.experimental_rerun is not None:
+        _refuse(["--experimental-rerun reads a pickle, which may run anything; use rerun=DIR"])
+    return arguments
+
+
+def _pairs(words: list[str]) -> Iterable[tuple[str, str]]:
+    return zip(words, [*words[1:], ""], strict=True)
+
+
+def _hydra(parser: ArgumentParser, arguments: Namespace) -> None:
     """Check what is asked for, then let Hydra do it."""
-    import hydra
     from omegaconf import OmegaConf
 
-    from optim_cli.config.search_path import VERSION_BASE, register, search_path
+    from optim_cli.config.search_path import register, search_path
     from optim_cli.paths import folder
 
     identity = run_id()
     OmegaConf.register_new_resolver("run_id", lambda: identity, replace=True)
-    main, name = folder("configs").resolve(), arguments.config_name or "config"
-    options = [x for x in sys.argv[1:] if x not in arguments.overrides]
-    if arguments.config_path:
-        # Meant from where the command is given, as every path in a shell; Hydra takes it from this file's.
-        main = Path(arguments.config_path).resolve()
-        options = [
-            x.removesuffix(arguments.config_path) + str(main) if x.endswith(arguments.config_path) else x
-            for x in options
-        ]
+    # A folder is meant from where the command is given, as every path in a shell.
+    main = Path(arguments.config_path or folder("configs")).resolve()
+    arguments.config_path, arguments.config_name = str(main), arguments.config_name or "config"
     register([main, *(Path(x).resolve() for x in [arguments.config_dir] if x)])
-    job: Callable[[DictConfig], float | None] = _nothing
-    sweep = None
-    if not (arguments.help or arguments.hydra_help or arguments.shell_completion or arguments.info):
-        from optim_cli.config.experiment import Experiment
-
-        several = arguments.multirun or "hydra.mode=MULTIRUN" in arguments.overrides
-        where = search_path(main, arguments.config_dir)
-        experiment = Experiment(where, name, arguments.overrides, several)
-        _check(experiment, run=arguments.cfg is None)
-        if arguments.cfg == "job" and experiment.saved:
-            print(experiment.as_yaml(), end="")
-            return
-        sweep, arguments.overrides = experiment.sweep_directory(), experiment.for_hydra()
-        job = partial(_job, experiment)
-    sys.argv[1:] = [*options, *arguments.overrides]
-    try:
-        hydra.main(version_base=VERSION_BASE, config_path=str(main), config_name=name)(job)()
-    finally:
-        all_done = sweep is None or _report(sweep)
-    if not all_done:
-        sys.exit(FAILED)
+    where = search_path(main, arguments.config_dir)
+    only_tells = arguments.help or arguments.hydra_help or arguments.shell_completion or arguments.info
+    if only_tells and (arguments.shell_completion or not arguments.overrides):
+        _give_to_hydra(parser, arguments)
+    else:
+        _checked(parser, arguments, where, run=not only_tells and arguments.cfg is None)
 
 
-def _report(sweep: Path) -> bool:
-    """Show what the jobs of a multirun came to, also when they were interrupted; whether all are done."""
-    from rich.console import Console
+def _checked(parser: ArgumentParser, arguments: Namespace, where: ConfigSearchPath, run: bool) -> None:
+    """Tell what is wrong, or go on.
 
-    from optim_cli.sweep.report import report
+    Args:
+        run: whether jobs are to run; then everything is checked, else what takes no torch.
+    """
+    from optim_cli.config.experiment import Experiment
 
-    return not sweep.is_dir() or report(sweep, Console())
-
-
-def _check(experiment: Experiment, run: bool) -> None:
-    """End here if anything is wrong."""
+    several = arguments.multirun or "hydra.mode=MULTIRUN" in arguments.overrides
+    experiment = Experiment(where, arguments.config_name, arguments.overrides, several)
     if run:
         from optim_cli.preflight import all_mistakes
 
@@ -133,22 +135,63 @@ def _check(experiment: Experiment, run: bool) -> None:
         mistakes = experiment.mistakes_of_composition()
     if mistakes:
         _refuse(map(str, mistakes))
+    if arguments.cfg == "job" and experiment.saved:
+        print(experiment.as_yaml(), end="")
+        return
+    arguments.overrides = experiment.for_hydra()
+    try:
+        _give_to_hydra(parser, arguments, experiment)
+    finally:
+        all_done = not (run and several) or _report(experiment)
+    if not all_done:
+        sys.exit(FAILED)
 
 
-def _nothing(config: DictConfig) -> None:
-    """The job of a command line that only asks."""
+def _give_to_hydra(
+    parser: ArgumentParser, arguments: Namespace, experiment: Experiment | None = None
+) -> None:
+    import hydra
+
+    from optim_cli.config.search_path import VERSION_BASE
+
+    options = []
+    for action in parser._actions:
+        value = getattr(arguments, action.dest, None)
+        if action.option_strings and value not in (None, False):
+            name = max(action.option_strings, key=len)
+            options.append(name if value is True else f"{name}={value}")
+    sys.argv[1:] = [*arguments.overrides, *options]
+    main, name = arguments.config_path, arguments.config_name
+    hydra.main(version_base=VERSION_BASE, config_path=main, config_name=name)(partial(_job, experiment))()
 
 
-def _job(experiment: Experiment, config: DictConfig) -> float:
+def _job(experiment: Experiment | None, config: DictConfig) -> float:
     """One job; what it returns is a sweep's objective."""
     from optim_cli.job import run_job
 
+    assert experiment is not None, "Hydra runs a job though it was only asked something"
     return run_job(experiment, config)
+
+
+def _report(experiment: Experiment) -> bool:
+    """Show what the jobs of a multirun came to, also when they were interrupted; whether all are done."""
+    from rich.console import Console
+
+    from optim_cli.sweep.report import report
+
+    sweep = experiment.directory()
+    if sweep is None or not sweep.is_dir():
+        return False
+    try:
+        return report(sweep, Console(), experiment.planned())
+    except OSError as error:
+        _say(f"the results of the sweep could not be written: {error}")
+        return False
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:
     _say("terminated")
-    sys.exit(TERMINATED)
+    raise StoppedAtOnce(128 + signum)
 
 
 def _refuse(mistakes: Iterable[str]) -> NoReturn:

@@ -1,4 +1,4 @@
-"""The exception of the program for everything that its user can put right, and whose frames to show."""
+"""What the program ends with: exit codes, the exception for a user's mistake, whose frames to show."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Collection
 from importlib.util import find_spec
 from pathlib import Path
 from traceback import extract_tb, format_list
+
+FAILED, WRONG_CONFIG = 1, 2  # exit codes
 
 
 class ConfigError(Exception):

@@ -17,13 +17,11 @@ from omegaconf import DictConfig
 from optim_cli.assemble import resolve
 from optim_cli.config.experiment import Experiment
 from optim_cli.config.targets import plugins_of
-from optim_cli.errors import ConfigError, user_frames
+from optim_cli.errors import FAILED, WRONG_CONFIG, ConfigError, user_frames
 from optim_cli.run import run
-from optim_cli.sweep.status import Status, write_status
+from optim_cli.sweep.status import FILE, Status, write_status
 from optim_cli.training.loop import Results
-from optim_cli.training.stop import Stopped
-
-FAILED, WRONG_CONFIG = 1, 2
+from optim_cli.training.stop import Stopped, StoppedAtOnce
 
 
 @dataclass(frozen=True)
@@ -59,19 +57,30 @@ def run_job(experiment: Experiment, config: DictConfig) -> float:
     if several and experiment.saved is not None:
         overrides = [str(x.input_line) for x in experiment.jobs[hydra.job.num]]
     if several:
+        if (directory / FILE).exists():
+            # Another job's, if hydra.sweep.subdir gives the same name twice.
+            directory = directory / str(hydra.job.num)
         # What a job leaves that is killed.
-        write_status(directory, overrides, "missing")
+        _keep(directory, overrides, "missing")
     end = _end_of(experiment, config, directory)
     if end.error is not None:
         failed = "the run failed: " if end.status == "failed" else ""
         print(f"optim-run: {failed}{end.error}", *end.more, sep="\n", file=sys.stderr)
     if several:
-        write_status(directory, overrides, end.status, end.error)
+        _keep(directory, overrides, end.status, end.error)
     elif end.status == "refused":
         _remove_empty(directory)
     if end.code and (end.status == "stopped" or not several):
         sys.exit(end.code)
     return end.objective
+
+
+def _keep(directory: Path, overrides: list[str], status: Status, error: str | None = None) -> None:
+    """Note how a job of a multirun ended; a full disk does not keep the others from running."""
+    try:
+        write_status(directory, overrides, status, error)
+    except OSError as refused:
+        print(f"optim-run: {directory / FILE} could not be written: {refused}", file=sys.stderr)
 
 
 def _end_of(experiment: Experiment, config: DictConfig, directory: Path) -> End:
@@ -84,7 +93,9 @@ def _end_of(experiment: Experiment, config: DictConfig, directory: Path) -> End:
         return End("stopped", 128 + stopped.signum, f"interrupted by {stopped.signum.name}")
     except ConfigError as error:
         return End("refused", WRONG_CONFIG, str(error))
-    except Exception as error:
+    except StoppedAtOnce:
+        raise
+    except (Exception, SystemExit) as error:  # code of a user's may call sys.exit
         return _failed(error, directory, plugins)
     return End("done", objective=_objective(results))
 
@@ -102,7 +113,7 @@ def _asked_for(experiment: Experiment, config: DictConfig) -> tuple[Mapping[str,
     return values, {str(x): y for x, y in choices.items() if "/" not in str(x)}
 
 
-def _failed(error: Exception, directory: Path, plugins: list[str]) -> End:
+def _failed(error: BaseException, directory: Path, plugins: list[str]) -> End:
     # What a worker process raised comes with its trace, the cause on the last line.
     cause = (str(error).strip().splitlines() or [""])[-1]
     more = user_frames(error, plugins)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
+
+from omegaconf.errors import OmegaConfBaseException
 
 from optim_cli.assemble import refusals
 from optim_cli.config.check import mistakes
@@ -15,6 +18,7 @@ from optim_cli.run import choose_device
 def all_mistakes(experiment: Experiment) -> list[Mistake]:
     """What is wrong with a command line; the same mistake in several jobs once."""
     jobs = [experiment.job(overrides) for overrides in experiment.jobs]
+    experiment.mistakes += _folder(experiment, jobs)
     told = {x.key for x in experiment.mistakes}
     found = [x for job in jobs for x in job.told(mistakes_of(job)) if x.key not in told]
     return list(dict.fromkeys([*experiment.mistakes, *found]))
@@ -33,6 +37,27 @@ def mistakes_of(job: Job) -> list[Mistake]:
     ]
     wrong = unread | {x.key.partition(".")[0] for x in found}
     return found + refusals(job.values, wrong) + _device(job.values, wrong)
+
+
+def _folder(experiment: Experiment, jobs: list[Job]) -> list[Mistake]:
+    """What is wrong with the folder that results are to go to."""
+    key = "hydra.sweep.dir" if experiment.several else "hydra.run.dir"
+    try:
+        folder = experiment.directory()
+    except OmegaConfBaseException as error:
+        return [Mistake(key, f"cannot be resolved: {str(error).splitlines()[0]}")]
+    if folder is None or experiment.resumed:
+        return []
+    origin = jobs[0].origin_of(key)
+    shown = repr(str(folder))
+    around = next((x for x in (folder, *folder.parents) if x.exists()), folder)
+    if any((folder / x).exists() for x in ("config.yaml", "multirun.yaml", "results.json")):
+        return [Mistake(key, f"{shown} holds another run's results; name a folder without them", origin)]
+    if not around.is_dir():
+        return [Mistake(key, f"{shown}: {str(around)!r} is no folder", origin)]
+    if not os.access(around, os.W_OK | os.X_OK):
+        return [Mistake(key, f"{shown}: {str(around)!r} cannot be written to", origin)]
+    return []
 
 
 def _told(key: str, known: set[str]) -> bool:

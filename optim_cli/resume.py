@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from optim_cli.assemble import of_run_length
+from optim_cli.config.saved import command
 from optim_cli.config.targets import plugins_of
 from optim_cli.errors import ConfigError
 from optim_cli.run_folder import RunFolder
@@ -77,7 +77,7 @@ def _check_incomplete(state: Mapping[str, Any] | None, training: Training, folde
 
 
 def _again(folder: RunFolder) -> str:
-    return f"run it again with rerun={shlex.quote(str(folder.path))}"
+    return f"run it again with {command('rerun', str(folder.path))}"
 
 
 def _check_length(state: Mapping[str, Any], training: Training) -> None:
@@ -85,7 +85,7 @@ def _check_length(state: Mapping[str, Any], training: Training) -> None:
     if step > total:
         raise ConfigError(
             f"trainer.epochs, trainer.max_steps: they make {total} steps, but {step} are done; "
-            f"make it {step} or more"
+            f"the run must have {step} steps or more"
         )
 
 

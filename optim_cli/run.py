@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from rich.console import Console
 
 from optim_cli.assemble import assemble
+from optim_cli.config.saved import command as command_for
 from optim_cli.environment import describe, device_name, differences
 from optim_cli.errors import ConfigError
 from optim_cli.resume import take_up
@@ -121,7 +121,7 @@ def warn_of_differences(folder: RunFolder, environment: Mapping[str, Any], shown
 
 def say_how_to_resume(stopped: Stopped, directory: Path, plugins: Sequence[str], console: Console) -> None:
     """Show, and log, how far a run came and the command that takes it up."""
-    command = f"optim-run resume={shlex.quote(os.path.relpath(directory))}"
+    command = command_for("resume", os.path.relpath(directory))
     if plugins:  # what the folder says of them does not count
         command += f" 'plugins=[{','.join(plugins)}]'"
     log.info("%s; %s", stopped, command)

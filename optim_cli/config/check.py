@@ -14,7 +14,7 @@ from pydantic import ConfigDict, ValidationError, create_model
 
 from optim_cli.config.describe import PACKAGE, describe, element
 from optim_cli.config.mistakes import Mistake, unknown_key
-from optim_cli.config.targets import hints_of, kind_of, locate, nested_kinds, plugins_of
+from optim_cli.config.targets import hints_of, is_there, kind_of, locate, nested_kinds, plugins_of
 from optim_cli.errors import user_frames
 
 # Parameters that are not for a config: the program supplies them, or they make no sense in a run
@@ -44,6 +44,11 @@ def mistakes(config: Mapping[str, Any]) -> list[Mistake]:
     rest = {key: value for key, value in config.items() if key not in SUPPLIED}
     found = _unlike(VALUES, rest, "", (*SUPPLIED, *VALUES))
     plugins = plugins_of(config)
+    found += [
+        Mistake("plugins", f"{x!r} is no module or package that Python finds from here")
+        for x in plugins
+        if not is_there(x)
+    ]
     for group, supplied in SUPPLIED.items():
         node = config.get(group)
         if not isinstance(node, Mapping) or not (node or group in MAY_BE_NONE):
@@ -126,7 +131,13 @@ def _unlike(
         known: what to suggest for an unknown key, where it is more than the fields.
     """
     # Strict, because the constructors get the values as they are: '5' and 5.0 are no numbers of epochs.
-    options = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True, protected_namespaces=())
+    options = ConfigDict(
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,  # a run with such a number has no result
+        arbitrary_types_allowed=True,
+        protected_namespaces=(),
+    )
     # Fields are numbered: pydantic refuses some names that parameters may have.
     numbered = {f"field_{i}": name for i, name in enumerate(fields)}
     model = create_model("Checked", __config__=options, **{x: fields[y] for x, y in numbered.items()})

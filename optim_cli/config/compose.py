@@ -42,6 +42,7 @@ class Composed:
         config: unresolved, with Hydra's own node; None where nothing could be composed.
         choices: config group -> choice.
         unread: groups whose choice is wrong: nothing can be said of the keys in them.
+        chosen: groups whose choice is from the command line -> how it stands there.
     """
 
     config: DictConfig | None
@@ -49,6 +50,7 @@ class Composed:
     origins: Origins
     mistakes: list[Mistake] = field(default_factory=list)
     unread: set[str] = field(default_factory=set)
+    chosen: dict[str, str] = field(default_factory=dict)
 
     def copy(self) -> Composed:
         """One that other values can be laid over."""
@@ -58,6 +60,7 @@ class Composed:
             deepcopy(self.origins),
             [*self.mistakes],
             {*self.unread},
+            dict(self.chosen),
         )
 
 
@@ -137,6 +140,7 @@ class Composer:
             for x in overrides
             if is_choice(x, files) and not x.is_sweep_override() and _is_right_choice(x, files, composed)
         ]
+        composed.chosen = {x.key_or_group: f"command line: {x.input_line}" for x in groups}
         defaults = self._defaults(groups, files, composed, several)
         composed.mistakes += files.mistakes
         if defaults is None or self._name in files.empty:
@@ -216,7 +220,13 @@ class Composer:
                 )
             except MissingConfigException as error:
                 path = error.missing_cfg_file or ""
-                if path in files.empty or path in ("", self._name):
+                if path in ("", self._name):
+                    main = next((x.path for x in files.get_sources() if x.provider == "main"), "")
+                    composed.mistakes.append(
+                        Mistake("--config-name", f"there is no {self._name}.yaml in {main}")
+                    )
+                    return None
+                if path in files.empty:
                     composed.mistakes.append(Mistake(self._name, first_lines(error)))
                     return None
                 group, _, choice = path.partition("/")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from optim_cli.config.compose import Composed, Composer, is_choice, parse
 from optim_cli.config.mistakes import Mistake
 from optim_cli.config.resolve import plain, source, tell_hydra
-from optim_cli.config.saved import Saved, differences, literal, read
+from optim_cli.config.saved import Saved, differences, literal, quoted, read
 from optim_cli.config.targets import KINDS, plugins_of
 from optim_cli.config.trust import hydra_calls, written_out
 
@@ -48,19 +47,26 @@ class Job:
         mistakes = list(mistakes)
         # A key that should not be there is wrong for itself, whatever its value is.
         keys = {x.key for x in mistakes if not x.what.startswith("unknown key")}
-        config = self.composed.config
         found = []
         for mistake in mistakes:
-            if config is not None and source(config, mistake.key) in keys - {mistake.key}:
+            key = self.source_of(mistake.key)
+            if key != mistake.key and (key in keys or key.partition(".")[0] in self.composed.unread):
                 continue
-            origin = mistake.origin or self.origin_of(mistake.key)
-            found.append(replace(mistake, origin=origin))
+            origin = mistake.origin or self.origin_of(key)
+            by = f", by {key}" if key != mistake.key and not mistake.origin else ""
+            found.append(replace(mistake, origin=origin + by))
         return found
+
+    def source_of(self, key: str) -> str:
+        """The key that a value is taken from; itself if it is its own."""
+        return key if self.composed.config is None else source(self.composed.config, key)
 
     def origin_of(self, key: str) -> str:
         """Where a key comes from; of a group, what makes it up."""
         origins = self.composed.origins
-        return origins.of(key) if "." in key or key not in self.choices else origins.around(key)
+        if "." in key or key not in self.choices:
+            return origins.of(key)
+        return "; ".join(filter(None, [self.composed.chosen.get(key), origins.around(key)]))
 
 
 class Experiment:
@@ -194,15 +200,24 @@ class Experiment:
         config = self.composed(self.jobs[0]).config
         return OmegaConf.to_yaml({} if config is None else OmegaConf.masked_copy(config, _names(config)))
 
-    def sweep_directory(self) -> Path | None:
-        """Where the jobs of a multirun go; None for a single run."""
-        if not self.several:
-            return None
+    def directory(self) -> Path | None:
+        """Where results go: the run's folder, or the one of a multirun; None if nothing could be composed.
+
+        Raises:
+            OmegaConfBaseException: its name cannot be resolved.
+        """
         composed = self.composed([x for x in self._overrides if not x.is_sweep_override()])
         if composed.config is None:
             return None
         tell_hydra(composed.config, composed.choices, os.getcwd())
-        return Path(str(composed.config.hydra.sweep.dir))
+        hydra = composed.config.hydra
+        return Path(str(hydra.sweep.dir if self.several else hydra.run.dir))
+
+    def planned(self) -> list[list[str]]:
+        """The overrides of each job of a multirun as texts, without Hydra's own; none for other sweepers."""
+        if len(self.jobs) == 1 and any(x.is_sweep_override() for x in self._overrides):
+            return []
+        return [[str(x.input_line) for x in job if not x.is_hydra_override()] for job in self.jobs]
 
     def for_hydra(self) -> list[str]:
         """The overrides as Hydra gets them.
@@ -211,9 +226,9 @@ class Experiment:
         keys that only that config has.
         """
         texts = [str(x.input_line) for x in self._overrides]
-        sweep = self.sweep_directory()
         # Named now, because jobs in other processes do not know the name that this process has drawn.
-        places = [f"hydra.sweep.dir={_quoted(str(sweep))}"] if sweep is not None else []
+        sweep = literal(str(self.directory())) if self.several else ""
+        places = [f"hydra.sweep.dir={quoted(sweep)}"] if sweep else []
         if self.saved is None:
             return [*texts, *places]
         files = self._composer.files(self._overrides)
@@ -224,7 +239,7 @@ class Experiment:
             for x, text in zip(self._overrides, texts, strict=True)
         ]
         if self.resumed:
-            places = [f"hydra.run.dir={_quoted(str(self.saved.folder))}"]
+            places = [f"hydra.run.dir={quoted(literal(str(self.saved.folder)))}"]
         return [*(str(x.input_line) for x in self._earlier(self._overrides)), *values, *places]
 
     def _earlier(self, overrides: list[Override]) -> list[Override]:
@@ -246,6 +261,7 @@ class Experiment:
             return self._composer.choose(groups, several=self.several)
         composed = self._composer.choose([*self._earlier(groups), *groups], several=self.several)
         composed.choices = saved.choices | composed.choices
+        composed.chosen = {x: y for x, y in composed.chosen.items() if x in {z.key_or_group for z in groups}}
         if composed.config is None:
             return composed
         kept = (*OF_THE_COMMAND, *(x.key_or_group for x in groups))
@@ -260,8 +276,3 @@ class Experiment:
 
 def _names(config: DictConfig) -> list[str]:
     return [str(x) for x in config if x != "hydra"]
-
-
-def _quoted(text: str) -> str:
-    """A text as a value in Hydra's grammar of overrides: before a quote, a backslash stands for the next."""
-    return "'" + re.sub(r"(\\*)('|$)", lambda x: x[1] * 2 + ("\\'" if x[2] else ""), literal(text)) + "'"

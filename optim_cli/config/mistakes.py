@@ -23,8 +23,8 @@ class Mistake:
 
     def __str__(self) -> str:
         key, origin = shortened(self.key or "''"), shortened(self.origin)
-        what = "\n".join(map(shortened, self.what.splitlines()))
-        return f"{key}: {what}" + (f" [{origin}]" if origin else "")
+        first, *more = map(shortened, self.what.splitlines() or [""])
+        return "\n".join([f"{key}: {first}" + (f" [{origin}]" if origin else ""), *more])
 
 
 def shortened(text: str, longest: int = 600) -> str:

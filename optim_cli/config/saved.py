@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,20 +81,44 @@ def literal(value: Any) -> Any:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Mistake]:
-    """What differs from the run that is to go on, though it must not."""
+    """What differs from the run that is to go on, though it must not; of another choice, only the choice."""
+    made = [{group: _target(x.get(group)) for group in KINDS} for x in (old, new)]
+    rechosen = {group for group in KINDS if made[0][group] != made[1][group]}
+    found = [Mistake(group, _changed(made[0][group], made[1][group])) for group in KINDS if group in rechosen]
     left, right = dict(_leaves(old, "")), dict(_leaves(new, ""))
     missing = object()
-    return [
-        Mistake(
-            key,
-            f"was {_shown(left, key)}, is now {_shown(right, key)}; a run goes on with what it began with",
-        )
+    return found + [
+        Mistake(key, _changed(_shown(left, key), _shown(right, key)))
         for key in dict.fromkeys([*left, *right])
         if left.get(key, missing) != right.get(key, missing)
         and key not in CHANGEABLE
+        and key.partition(".")[0] not in rechosen
         # A length that the run's filled in may be given; the checkpoint knows what it was.
         and not (key.startswith("scheduler.") and left.get(key, missing) is None)
     ]
+
+
+def command(key: str, folder: str) -> str:
+    """A command line that names a run's folder, as a shell and Hydra's grammar take it.
+
+    Args:
+        key: resume or rerun.
+    """
+    plain = re.fullmatch(r"[A-Za-z0-9_./-]+", folder)
+    return f"optim-run {shlex.quote(f'{key}={folder if plain else quoted(folder)}')}"
+
+
+def quoted(text: str) -> str:
+    """A text as a value in Hydra's grammar of overrides: before a quote, a backslash stands for the next."""
+    return "'" + re.sub(r"(\\*)('|$)", lambda x: x[1] * 2 + ("\\'" if x[2] else ""), text) + "'"
+
+
+def _target(node: Any) -> str:
+    return str(node.get("_target_")) if isinstance(node, Mapping) and node else "none"
+
+
+def _changed(old: str, new: str) -> str:
+    return f"was {old}, is now {new}; a run goes on with what it began with"
 
 
 def _leaves(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:

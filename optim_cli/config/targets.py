@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Collection, Mapping
 from importlib import import_module
+from importlib.util import find_spec
 from inspect import isclass, isfunction
 from typing import Any, get_type_hints
 
@@ -27,6 +28,18 @@ def plugins_of(config: Mapping[str, Any]) -> list[str]:
     plugins = config.get("plugins") or []
     right = isinstance(plugins, list) and all(isinstance(x, str) and x.isidentifier() for x in plugins)
     return plugins if right else []
+
+
+def is_there(plugin: str) -> bool:
+    """Whether Python finds a package; it is not imported."""
+    _reach_here()
+    return find_spec(plugin) is not None
+
+
+def _reach_here() -> None:
+    """Let plugins lie in the current folder; it comes last, so that nothing there hides anything."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
 
 
 def kind_of(group: str) -> type:
@@ -55,9 +68,8 @@ def locate(target: Any, kinds: Collection[type], plugins: Collection[str] = ()) 
     # What is private takes no care of who calls it: optim_cli.__main__ would start a run.
     if any(part.startswith("_") for part in target.split(".")):
         raise ValueError(f"{target!r} may not be called; {_allowed(kinds, plugins)}")
-    # A plugin may lie in the current folder; last, so that it hides nothing.
-    if package in plugins and os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
+    if package in plugins:
+        _reach_here()
     try:
         found = getattr(import_module(module), name)
     except ModuleNotFoundError as error:

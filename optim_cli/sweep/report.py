@@ -26,11 +26,12 @@ from optim_cli.sweep.table import Row, show
 from optim_cli.whole_file import write_json
 
 
-def report(sweep_directory: Path, console: Console) -> bool:
+def report(sweep_directory: Path, console: Console, planned: Sequence[Sequence[str]] = ()) -> bool:
     """Show the jobs of a sweep from best to worst and write all about them to `results.json`.
 
     Args:
         sweep_directory: the folder that holds the jobs' folders.
+        planned: overrides of all jobs, in order, where they are known: those that never began are told too.
         console: a terminal gets tables of its width; a file or pipe plain lines, as long as they need.
 
     Returns:
@@ -39,15 +40,14 @@ def report(sweep_directory: Path, console: Console) -> bool:
     Raises:
         OSError: `results.json` cannot be written.
     """
-    jobs = collect(sweep_directory)
+    jobs = collect(sweep_directory, planned)
     ranked, groups = rank(jobs), sorted(over_seeds(jobs), key=_merit_of_means)
-    path = sweep_directory / "results.json"
-    write_json(
-        path,
-        {"jobs": [_plain_job(x, sweep_directory) for x in ranked], "seeds": list(map(_plain_group, groups))},
-    )
     counts = Counter(job.status for job in jobs)
-    _say(console, f"{len(jobs)} jobs: " + ", ".join(f"{n} {status}" for status, n in counts.items()))
+    _say(
+        console,
+        f"{len(jobs)} job{'s' * (len(jobs) != 1)}: "
+        + ", ".join(f"{n} {status}" for status, n in counts.items()),
+    )
     common = _common([job.overrides for job in jobs if job.overrides])
     if common:
         _say(console, "in all jobs: " + " ".join(common))
@@ -59,6 +59,11 @@ def report(sweep_directory: Path, console: Console) -> bool:
         if job.status != "done":
             cause = f": {job.error}" if job.error else ""
             _say(console, f"job {job.number} ({os.path.relpath(job.directory)}) {job.status}{cause}")
+    path = sweep_directory / "results.json"
+    write_json(
+        path,
+        {"jobs": [_plain_job(x, sweep_directory) for x in ranked], "seeds": list(map(_plain_group, groups))},
+    )
     _say(console, f"results in {os.path.relpath(path)}")
     return all(job.status == "done" for job in jobs)
 

@@ -27,7 +27,7 @@ class Job:
         number: its place in the sweep, the name of its folder.
         directory: its folder.
         overrides: what makes the job; empty if the folder does not tell.
-        status: how it ended; missing if the folder does not tell.
+        status: how it ended; missing if the folder does not tell; not begun if there is none.
         error: the cause in one line, if there is one.
         metrics: a value for each of METRICS; None if there is none or it is not finite.
     """
@@ -65,16 +65,26 @@ class SeedGroup:
     accuracies: dict[str, Spread | None]
 
 
-def collect(sweep_directory: Path) -> list[Job]:
+def collect(sweep_directory: Path, planned: Sequence[Sequence[str]] = ()) -> list[Job]:
     """The jobs in a sweep's folder, by number: those that tell of themselves, and folders `0`, `1`, ...
 
     A file that is damaged counts as one that is not there. Jobs whose folders have other names
     (`hydra.sweep.subdir`) are numbered in the order of these.
+
+    Args:
+        planned: overrides of all jobs, in order; those that left nothing never began.
     """
     numbered = {x for x in sweep_directory.iterdir() if x.is_dir() and x.name.isdecimal()}
     others = {x.parent for x in sweep_directory.rglob(FILE)} - numbered
     places = [*((int(x.name), x) for x in numbered), *enumerate(sorted(others), len(numbered))]
-    return sorted((_job(number, x) for number, x in places), key=lambda job: job.number)
+    jobs = [_job(number, x) for number, x in places]
+    begun = {job.number for job in jobs} | ({*range(len(planned))} if others else set())
+    jobs += [
+        Job(number, sweep_directory / str(number), tuple(overrides), "not begun", None, UNKNOWN)
+        for number, overrides in enumerate(planned)
+        if number not in begun
+    ]
+    return sorted(jobs, key=lambda job: job.number)
 
 
 def rank(jobs: Sequence[Job]) -> list[Job]:

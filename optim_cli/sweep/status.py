@@ -8,7 +8,7 @@ from typing import Literal
 
 from optim_cli.whole_file import write_json
 
-Status = Literal["done", "failed", "refused", "stopped", "missing"]
+Status = Literal["done", "failed", "refused", "stopped", "missing", "not begun"]
 FILE = "status.json"
 
 

@@ -27,6 +27,10 @@ class Stopped(Exception):
         self.signum = signum
 
 
+class StoppedAtOnce(SystemExit):
+    """The process ends now, with nothing saved."""
+
+
 @dataclass
 class StopRequest:
     """What the loop looks at after every step.
@@ -50,7 +54,7 @@ def listening(request: StopRequest, say: Callable[[str], None]) -> Iterator[None
         say: is told at once that the first signal was heard.
 
     Raises:
-        KeyboardInterrupt, SystemExit: inside the block, at the second signal.
+        KeyboardInterrupt, StoppedAtOnce: inside the block, at the second signal.
     """
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -62,7 +66,7 @@ def listening(request: StopRequest, say: Callable[[str], None]) -> Iterator[None
         elif number == signal.SIGINT:
             raise KeyboardInterrupt
         else:
-            raise SystemExit(128 + number)
+            raise StoppedAtOnce(128 + number)
 
     if current_thread() is not main_thread():
         yield

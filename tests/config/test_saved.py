@@ -14,8 +14,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from optim_cli.config.compose import parse
-from optim_cli.config.experiment import _quoted
-from optim_cli.config.saved import CHANGEABLE, differences, literal
+from optim_cli.config.saved import CHANGEABLE, differences, literal, quoted
 from tests.command_lines import experiment, told, write
 
 
@@ -213,6 +212,6 @@ def test_quoted_texts(seed: int) -> None:
     generator = random.Random(seed)
     for _ in range(300):
         text = "".join(generator.choice("$\\{}'\" a,=[]é") for _ in range(generator.randrange(9)))
-        [override], mistakes = parse([f"hydra.run.dir={_quoted(text)}"])
+        [override], mistakes = parse([f"hydra.run.dir={quoted(text)}"])
         assert not mistakes
         assert OmegaConf.create({"x": override.value()}).x == text
