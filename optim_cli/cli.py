@@ -7,12 +7,10 @@ import signal
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
-from uuid import uuid4
 
 from optim_cli.errors import FAILED, WRONG_CONFIG
 from optim_cli.training.stop import StoppedAtOnce
@@ -39,11 +37,6 @@ def main() -> None:
         # Whoever read has seen enough (`--cfg job | head`); Python would complain once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
-
-
-def run_id() -> str:
-    """A name for a run's folder: when it started, and letters that no other run gets."""
-    return f"{datetime.now():%Y-%m-%d_%H-%M-%S}-{uuid4().hex[:8]}"
 
 
 def _compose_and_run() -> None:
@@ -98,13 +91,9 @@ def _pairs(words: list[str]) -> Iterable[tuple[str, str]]:
 
 def _hydra(parser: ArgumentParser, arguments: Namespace) -> None:
     """Check what is asked for, then let Hydra do it."""
-    from omegaconf import OmegaConf
-
     from optim_cli.config.search_path import register, search_path
     from optim_cli.paths import folder
 
-    identity = run_id()
-    OmegaConf.register_new_resolver("run_id", lambda: identity, replace=True)
     # A folder is meant from where the command is given, as every path in a shell.
     main = Path(arguments.config_path or folder("configs")).resolve()
     arguments.config_path, arguments.config_name = str(main), arguments.config_name or "config"

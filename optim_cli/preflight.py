@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 from omegaconf.errors import OmegaConfBaseException
@@ -48,16 +49,21 @@ def _folder(experiment: Experiment, jobs: list[Job]) -> list[Mistake]:
         return [Mistake(key, f"cannot be resolved: {str(error).splitlines()[0]}")]
     if folder is None or experiment.resumed:
         return []
-    origin = jobs[0].origin_of(key)
-    shown = repr(str(folder))
+    try:
+        wrong = _why_not(folder)
+    except OSError as error:  # such as a name that is too long
+        wrong = str(error.strerror)
+    return [Mistake(key, f"{str(folder)!r}: {wrong}", jobs[0].origin_of(key))] if wrong else []
+
+
+def _why_not(folder: Path) -> str:
+    """Why results cannot go to a folder; empty if they can."""
     around = next((x for x in (folder, *folder.parents) if x.exists()), folder)
     if any((folder / x).exists() for x in ("config.yaml", "multirun.yaml", "results.json")):
-        return [Mistake(key, f"{shown} holds another run's results; name a folder without them", origin)]
+        return "holds another run's results; name a folder without them"
     if not around.is_dir():
-        return [Mistake(key, f"{shown}: {str(around)!r} is no folder", origin)]
-    if not os.access(around, os.W_OK | os.X_OK):
-        return [Mistake(key, f"{shown}: {str(around)!r} cannot be written to", origin)]
-    return []
+        return f"{str(around)!r} is no folder"
+    return "" if os.access(around, os.W_OK | os.X_OK) else f"{str(around)!r} cannot be written to"
 
 
 def _told(key: str, known: set[str]) -> bool:

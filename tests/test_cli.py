@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from optim_cli.cli import run_id
+from optim_cli.config.search_path import run_id
 from tests.experiments import ENVIRONMENT, ROOT, without_trace
 
 PATIENCE = 120  # seconds that a loaded machine may take

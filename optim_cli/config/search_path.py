@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import ClassVar
+from uuid import uuid4
 
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
@@ -85,8 +87,13 @@ class RecipesOnSearchPath(SearchPathPlugin):
         search_path.append("optim-run", f"{RecipeSource.scheme()}://{folder('recipes')}")
 
 
+def run_id() -> str:
+    """A name for a run's folder: when it started, and letters that no other run gets."""
+    return f"{datetime.now():%Y-%m-%d_%H-%M-%S}-{uuid4().hex[:8]}"
+
+
 def register(own: Iterable[Path] = ()) -> None:
-    """Make Hydra know both.
+    """Make Hydra know both, and `${run_id:}`, which is the same wherever one command line asks for it.
 
     Args:
         own: a user's folders of configs; those of them that hold a folder `recipe` add recipes.
@@ -94,6 +101,8 @@ def register(own: Iterable[Path] = ()) -> None:
     RecipesOnSearchPath.own = [x for x in own if (x / GROUP).is_dir()]
     Plugins.instance().register(RecipeSource)
     Plugins.instance().register(RecipesOnSearchPath)
+    identity = run_id()
+    OmegaConf.register_new_resolver("run_id", lambda: identity, replace=True)
 
 
 def search_path(main: Path, more: str | None = None) -> ConfigSearchPath:

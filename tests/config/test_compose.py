@@ -145,7 +145,7 @@ RIGHT = [
     ["hydra.job.num=3"],
     ["hydra.run.dir=a b/${now:%Y}"],
     ["recipe=digits/sgd_cosine", "optimizer.lr=7"],
-    ["plugins=[nowhere]"],
+    ["plugins=[json]"],
 ]
 
 
