@@ -215,9 +215,10 @@ class Composer:
         """The files of the config in their order; choices that are nowhere count as empty."""
         while True:
             try:
-                return create_defaults_list(
-                    files, self._name, groups, prepend_hydra=True, skip_missing=several
-                )
+                with files.bounded():
+                    return create_defaults_list(
+                        files, self._name, groups, prepend_hydra=True, skip_missing=several
+                    )
             except MissingConfigException as error:
                 path = error.missing_cfg_file or ""
                 if path in ("", self._name):
@@ -247,7 +248,8 @@ class Composer:
     def _alone(self, override: Override, files: Files) -> bool:
         """Whether a choice composes with nothing but the main config."""
         try:
-            create_defaults_list(files, self._name, [override], prepend_hydra=True, skip_missing=True)
+            with files.bounded():
+                create_defaults_list(files, self._name, [override], prepend_hydra=True, skip_missing=True)
         except COMPOSING:
             return False
         return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from errno import EINVAL
 from math import inf
 from pathlib import Path
@@ -24,6 +25,7 @@ from optim_cli.paths import folder
 
 # What people write is far below; what is beyond is made to hang the program.
 DEEPEST, LONGEST, MOST_NODES = 32, 200_000, 10_000
+MOST_LOOKS = 400  # for files, to put one config together; the default config takes 60
 
 
 class Files(ConfigRepository):
@@ -39,9 +41,22 @@ class Files(ConfigRepository):
         self.mistakes: list[Mistake] = []
         self.empty: set[str] = set()
         self._loaded: dict[str, ConfigResult | None] = {}
+        self._looks_left = inf
+
+    @contextmanager
+    def bounded(self) -> Iterator[None]:
+        """RecursionError where defaults lists that name each other have no end, or a far one."""
+        self._looks_left = MOST_LOOKS
+        try:
+            yield
+        finally:
+            self._looks_left = inf
 
     def load_config(self, config_path: str) -> ConfigResult | None:
         """The config at a path in the repository, None where there is none."""
+        self._looks_left -= 1
+        if self._looks_left < 0:
+            raise RecursionError
         if config_path not in self._loaded:
             self._loaded[config_path] = self._load(config_path)
         return self._loaded[config_path]

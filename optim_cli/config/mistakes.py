@@ -62,7 +62,7 @@ def unknown_choice(group: str, choice: object, choices: Collection[str]) -> Mist
 def first_lines(error: BaseException) -> str:
     """What an error of Hydra says, without its hints on where to read more."""
     if isinstance(error, RecursionError):
-        return "leads back to itself"
+        return "leads back to itself, or lists too much"
     lines = [x.strip() for x in str(error).splitlines()]
     hints = ("full_key:", "object_type=", "reference_type=", "See http")
     lines = [x for x in lines if x and not x.startswith(hints)]

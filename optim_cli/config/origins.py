@@ -52,7 +52,9 @@ class Origins:
 
     def around(self, group: str) -> str:
         """Where a config group comes from: its file, and what the command line changed in it."""
-        changed = [x for path, x in self._places.items() if path[0] == group and x.startswith("command line")]
+        changed = [
+            x for path, x in self._places.items() if path[:1] == (group,) and x.startswith("command line")
+        ]
         places = [self._places.get((group,), ""), *changed]
         return "; ".join(dict.fromkeys(x for x in places if x))
 

@@ -106,6 +106,18 @@ def test_readable_but_wrong(tmp_path: Path, text: str, says: str) -> None:
     assert says in told("recipe=x", own=write(tmp_path, {"recipe/x.yaml": text}))[0]
 
 
+def test_defaults_lists_without_end(tmp_path: Path) -> None:
+    """Files that list themselves, each other, or twice as many each."""
+    write(tmp_path, {"recipe/a.yaml": "defaults: [b]\n", "recipe/b.yaml": "defaults: [a]\n"})
+    write(tmp_path, {"model/c.yaml": "defaults: [{'/model@x': '${oc.select:no,c}'}]\n"})
+    for number in range(20):
+        twice = f"defaults: [d{number + 1}@left, d{number + 1}@right]\n"
+        write(tmp_path, {f"recipe/d{number}.yaml": twice})
+    write(tmp_path, {"recipe/d20.yaml": "seed: 1\n"})
+    for choice in ("recipe=a", "recipe=d0", "model=c"):
+        assert "leads back to itself, or lists too much" in told(choice, own=tmp_path)[0]
+
+
 @pytest.mark.parametrize("text", ["", "# nothing\n", "null\n", "\ufeffseed: 1\n", "b: &b {lr: 1}\n"])
 def test_right(tmp_path: Path, text: str) -> None:
     text = text.replace("b: &b {lr: 1}", "optimizer: &b {lr: 1.0}\n# *b")
