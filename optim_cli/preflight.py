@@ -47,8 +47,8 @@ def _folder(experiment: Experiment, jobs: list[Job]) -> list[Mistake]:
         folder = experiment.directory()
     except OmegaConfBaseException as error:
         return [Mistake(key, f"cannot be resolved: {str(error).splitlines()[0]}")]
-    if folder is None or experiment.resumed:
-        return []
+    if folder is None or experiment.resumed or jobs[0].composed.unread:
+        return []  # the choices are part of its name
     try:
         wrong = _why_not(folder)
     except OSError as error:  # such as a name that is too long

@@ -67,7 +67,7 @@ ALLOWED: dict[str, set[str]] = {
     "config/describe.py": {"annotated_types"},
     "config/mistakes.py": set(),
     "config/targets.py": {"torchvision.models", "optim_cli.config."},
-    "preflight.py": {"optim_cli."},
+    "preflight.py": {"omegaconf.errors", "optim_cli."},
     "job.py": {"hydra.", "omegaconf", "optim_cli."},
     "assemble.py": {"omegaconf.", "torch.", "optim_cli."},
     "run.py": {"torch.", "rich.", "optim_cli."},
