@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from omegaconf import OmegaConf
+
 from optim_cli.config.experiment import Experiment
 from optim_cli.config.search_path import register, search_path
 from optim_cli.paths import folder
@@ -21,6 +23,7 @@ def experiment(
         main: what --config-path says.
         several: whether -m is there.
     """
+    OmegaConf.register_new_resolver("run_id", lambda: "id", replace=True)
     main = main or folder("configs").resolve()
     register([x for x in (main, own) if x is not None])
     return Experiment(search_path(main, str(own) if own else None), "config", list(overrides), several)

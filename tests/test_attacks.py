@@ -58,6 +58,7 @@ FILES = {
     "own/model/system.yaml": "_target_: os.system\ncommand: touch canary\n",
     "own/model/nested.yaml": f"_target_: torch.nn.Sequential\nargs: [{TOUCH}]\n",
     "own/hydra/job_logging/evil.yaml": f"{LOGGED}\n",
+    "own/hydra/hydra_logging/evil.yaml": f"{LOGGED}\n",
     "own/config.yaml": "plugins: [evil]\nmodel: {_target_: evil.call}\n",
 }
 OWN = ["--config-dir", "own"]
@@ -74,6 +75,9 @@ ATTACKS: list[tuple[list[str], str]] = [
     ([*OWN, "recipe=callbacks", "--cfg", "job"], "hydra: only the command line"),
     ([*OWN, "recipe=callbacks", "-m", "seed=1,2"], "hydra: only the command line"),
     ([*OWN, "-m", "recipe=callbacks,logging"], "hydra: only the command line"),
+    *(([*OWN, "recipe=logging", x], "hydra: only the command line") for x in ("--help", "--info")),
+    ([*OWN, "recipe=logging", "--hydra-help"], "hydra: only the command line"),
+    ([*OWN, "hydra/hydra_logging=evil", "--help"], "'evil.call' may not be called"),
     ([*OWN, "recipe=../../outside"], "is no choice"),
     ([*OWN, "model=package"], "hydra: only the command line"),
     ([*OWN, "model=module"], "'evil.call' may not be called"),

@@ -33,7 +33,10 @@ def plugins_of(config: Mapping[str, Any]) -> list[str]:
 def is_there(plugin: str) -> bool:
     """Whether Python finds a package; it is not imported."""
     _reach_here()
-    return find_spec(plugin) is not None
+    try:
+        return find_spec(plugin) is not None
+    except ValueError:  # it is loaded and does not say from where, as `__main__`
+        return False
 
 
 def _reach_here() -> None:

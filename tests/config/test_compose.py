@@ -71,6 +71,9 @@ WRONG: list[tuple[list[str], list[tuple[str, ...]]]] = [
     (["hydra.job.env_copy=[NOPE]"], [("env_copy[0]: 'NOPE' is no variable of the environment",)]),
     (["plugins=3"], [("plugins: 3 is not allowed; allowed: a list, each the name of a package",)]),
     (["plugins=['a b',c]"], [("plugins[0]: 'a b' is not allowed; allowed: the name of a package",)]),
+    (["plugins=[nowhere]"], [("plugins: 'nowhere' is no module or package that Python finds",)]),
+    (["plugins=[__main__]"], [("plugins: '__main__' is no module or package that Python finds",)]),
+    (["hydra.run.dir=" + "x" * 5000], [("hydra.run.dir: 'xxx", "File name too long")]),
     (["plugins=[${device}]"], [("plugins: may not refer to other keys",)]),
     # interpolations
     (["seed=${seed}"], [("seed: '${seed}' cannot be resolved",), ("dataset.seed: '${seed}'",)]),

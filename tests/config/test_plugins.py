@@ -188,6 +188,7 @@ def test_failures_show_the_users_lines(
     [report] = told(f"model={choice}", "plugins=[mine]", own=own)
     first, *lines = report.splitlines()
     assert says in first
+    assert f"own/model/{choice}.yaml" in first
     places = [x.strip() for x in lines if x.lstrip().startswith("File ")]
     assert [x.partition(", in ")[0] for x in places] == [
         f'File "{own.parent / "mine" / name}", line {number}' for name, number, _ in frames
