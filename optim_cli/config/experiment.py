@@ -86,6 +86,7 @@ class Experiment:
         self._composer = Composer(search_path, config_name)
         self._overrides, self.mistakes = parse(overrides)
         self._chosen: dict[tuple[str | None, ...], Composed] = {}
+        self._newest: tuple[tuple[str | None, ...], Composed] | None = None
         self._varied: dict[str, str] = {}
         for key in ("resume", "rerun"):
             self._read(key)
@@ -188,7 +189,12 @@ class Experiment:
         key = tuple(x.input_line for x in groups)
         if key not in self._chosen:
             self._chosen[key] = self._over_saved(groups)
-        return self._composer.apply(self._chosen[key].copy(), overrides, self._varied)
+        whole = tuple(x.input_line for x in overrides)
+        # Of a single run, the folder is asked for after the job, by the same overrides.
+        if self._newest is None or self._newest[0] != whole:
+            composed = self._composer.apply(self._chosen[key].copy(), overrides, self._varied)
+            self._newest = whole, composed
+        return self._newest[1]
 
     def mistakes_of_composition(self) -> list[Mistake]:
         """What is wrong before anything is compared with what the config names, which takes torch."""

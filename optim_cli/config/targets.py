@@ -33,10 +33,8 @@ def plugins_of(config: Mapping[str, Any]) -> list[str]:
 def is_there(plugin: str) -> bool:
     """Whether Python finds a package; it is not imported."""
     _reach_here()
-    try:
-        return find_spec(plugin) is not None
-    except ValueError:  # it is loaded and does not say from where, as `__main__`
-        return False
+    # What is loaded need not say from where, as `__main__`.
+    return plugin in sys.modules or find_spec(plugin) is not None
 
 
 def _reach_here() -> None:

@@ -72,7 +72,6 @@ WRONG: list[tuple[list[str], list[tuple[str, ...]]]] = [
     (["plugins=3"], [("plugins: 3 is not allowed; allowed: a list, each the name of a package",)]),
     (["plugins=['a b',c]"], [("plugins[0]: 'a b' is not allowed; allowed: the name of a package",)]),
     (["plugins=[nowhere]"], [("plugins: 'nowhere' is no module or package that Python finds",)]),
-    (["plugins=[__main__]"], [("plugins: '__main__' is no module or package that Python finds",)]),
     (["hydra.run.dir=" + "x" * 5000], [("hydra.run.dir: 'xxx", "File name too long")]),
     (["plugins=[${device}]"], [("plugins: may not refer to other keys",)]),
     # interpolations
@@ -148,7 +147,7 @@ RIGHT = [
     ["hydra.job.num=3"],
     ["hydra.run.dir=a b/${now:%Y}"],
     ["recipe=digits/sgd_cosine", "optimizer.lr=7"],
-    ["plugins=[json]"],
+    ["plugins=[json,__main__]"],
 ]
 
 

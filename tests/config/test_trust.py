@@ -180,16 +180,19 @@ MAINS: list[tuple[str, str, str]] = [
     ("hydra: {sweeper: {params: {x: {_target_: evil.call}}}}\n", "", "hydra.sweeper"),
     *(
         (f"hydra: {{{group}: {{version: 1, {text}}}}}\n", "", "may not be called")
-        for group in ("job_logging", "hydra_logging")
-        for text in (
-            "handlers: {h: {(): evil.call}}",
-            "handlers: {h: {(): [evil.call]}}",
-            "handlers: {h: {class: logging.os.system}}",
-            "handlers: {h: {class: logging.StreamHandler, stream: 'ext://evil.call'}}",
-            "handlers: {h: {class: logging.handlers.QueueHandler, queue: evil.call}}",
-            "handlers: {h: {class: logging.handlers.QueueHandler, listener: evil.call}}",
-            "formatters: {f: {class: evil.call}}",
-            "filters: {f: {(): evil.call}}",
+        for group, text in zip(
+            ("job_logging", "hydra_logging") * 4,
+            (
+                "handlers: {h: {(): evil.call}}",
+                "handlers: {h: {(): [evil.call]}}",
+                "handlers: {h: {class: logging.os.system}}",
+                "handlers: {h: {class: logging.StreamHandler, stream: 'ext://evil.call'}}",
+                "handlers: {h: {class: logging.handlers.QueueHandler, queue: evil.call}}",
+                "handlers: {h: {class: logging.handlers.QueueHandler, listener: evil.call}}",
+                "formatters: {f: {class: evil.call}}",
+                "filters: {f: {(): evil.call}}",
+            ),
+            strict=True,
         )
     ),
 ]
@@ -198,11 +201,10 @@ MAINS: list[tuple[str, str, str]] = [
 @pytest.mark.parametrize(("text", "recipe", "says"), MAINS, ids=[x[0][:70].strip() for x in MAINS])
 def test_main_config(tmp_path: Path, text: str, recipe: str, says: str) -> None:
     """A user's own may call what Hydra brings along, and no recipe can make it call something else."""
-    standard = own_main(tmp_path / "standard")
-    values = yaml.safe_load((standard / "config.yaml").read_text())
+    main = own_main(tmp_path)
+    values = yaml.safe_load((main / "config.yaml").read_text())
     mine = yaml.safe_load(text)
     hydra = values["hydra"] | mine.pop("hydra", {})
-    main = own_main(tmp_path / "main")
     write(main, {"config.yaml": yaml.safe_dump(values | mine | {"hydra": hydra}, sort_keys=False)})
     write(main, {"recipe/x.yaml": f"{recipe}\n"})
     report = "\n".join(told("recipe=x", main=main))
