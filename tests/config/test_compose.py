@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from optim_cli.config.mistakes import shortened
 from tests.command_lines import experiment, own_main, told, write
 
 LOGISTIC = "_target_: optim_cli.models.logistic.Logistic\n"
@@ -95,21 +96,7 @@ WRONG: list[tuple[list[str], list[tuple[str, ...]]]] = [
     (["seed=range(3)"], [("seed: several values",)]),
     (["optimizer=glob(*)"], [("optimizer: several values",)]),
     (["seed=interval(0,1)"], [("seed: several values",)]),
-    # what is no override
-    ([""], [("'': cannot be read as KEY=VALUE",)]),
-    (["x"], [("x: cannot be read as KEY=VALUE",)]),
-    (["~"], [("~: has no key; write KEY=VALUE",)]),
-    (["==="], [("'===': cannot be read",)]),
-    (["a b=3"], [("a b: cannot be read as KEY=VALUE: unexpected ' ' at character 2",)]),
-    (["optimizer.betas[0]=3"], [("unexpected '[' at character 16",)]),
-    (["é=3"], [("é: cannot be read as KEY=VALUE: unexpected 'é' at character 1",)]),
-    (["seed='abc"], [("seed: cannot be read", "at character 6")]),
-    (["seed=\n"], [("seed: cannot be read", r"unexpected '\n'")]),
-    (["seed=\udc80"], [("seed: cannot be read",)]),
-    (["seed=foo(3)"], [("seed: cannot be read", "Unknown function 'foo'")]),
-    (["seed=" + "9" * 5000], [("seed: cannot be read", "Exceeds the limit")]),
-    (["seed=" + "[" * 3000], [("seed: cannot be read",)]),
-    (["seed=" + "[" * 100 + "]" * 100], [("seed: nested deeper than 32",)]),
+    # long ones
     (["x" * 100_000 + "=3"], [("xxx ... xxx", "unknown key")]),
     (["model=" + "x" * 100_000], [("model: 'xxx", "is no choice")]),
     (["rerun=" + "x" * 100_000], [("rerun: ", "File name too long")]),
@@ -131,6 +118,23 @@ WRONG: list[tuple[list[str], list[tuple[str, ...]]]] = [
             ("hydra.mode: Invalid value 'x'",),
         ],
     ),
+]
+# What is no override -> what is said of it.
+NONE: list[tuple[str, tuple[str, ...]]] = [
+    ("", ("'': cannot be read as KEY=VALUE",)),
+    ("x", ("x: cannot be read as KEY=VALUE",)),
+    ("~", ("~: has no key; write KEY=VALUE",)),
+    ("===", ("'===': cannot be read",)),
+    ("a b=3", ("a b: cannot be read as KEY=VALUE: unexpected ' ' at character 2",)),
+    ("optimizer.betas[0]=3", ("unexpected '[' at character 16",)),
+    ("é=3", ("é: cannot be read as KEY=VALUE: unexpected 'é' at character 1",)),
+    ("seed='abc", ("seed: cannot be read", "at character 6")),
+    ("seed=\n", ("seed: cannot be read", r"unexpected '\n'")),
+    ("seed=\udc80", ("seed: cannot be read",)),
+    ("seed=foo(3)", ("seed: cannot be read", "Unknown function 'foo'")),
+    ("seed=" + "9" * 5000, ("seed: cannot be read", "Exceeds the limit")),
+    ("seed=" + "[" * 3000, ("seed: cannot be read",)),
+    ("seed=" + "[" * 100 + "]" * 100, ("seed: nested deeper than 32",)),
 ]
 RIGHT = [
     [],
@@ -162,6 +166,16 @@ def test_wrong(overrides: list[str], lines: list[tuple[str, ...]], tmp_path: Pat
         assert "[" in line
         assert len(line) < 2500
     assert not list(tmp_path.iterdir())
+
+
+def test_no_overrides() -> None:
+    """Each line by itself, and the others are told all the same."""
+    found = told(*(x for x, _ in NONE), "trainer.epochs=-1")
+    assert len(found) == len(NONE) + 1
+    for line, (text, parts) in zip(found, NONE, strict=False):
+        assert all(x in line for x in parts), line
+        assert shortened(f"command line: {text}") in line
+    assert found[-1].startswith("trainer.epochs: -1 is not allowed")
 
 
 def test_right() -> None:

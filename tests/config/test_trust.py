@@ -140,8 +140,12 @@ def test_resolvers_in_recipes(tmp_path: Path) -> None:
     texts += ["defaults: [/bits/env@_global_]"]
     own = write(tmp_path, {f"recipe/r{number}.yaml": f"{x}\n" for number, x in enumerate(texts)})
     write(own, {"bits/env.yaml": f"device: {quoted[0]}\n"})
-    for number, text in enumerate(texts):
-        assert "resolvers allowed in it: oc.select" in "\n".join(told(f"recipe=r{number}", own=own)), text
+    report = told(f"recipe=[{','.join(f'r{x}' for x in range(len(texts)))}]", own=own)
+    refused = [x for x in report if "resolvers allowed in it: oc.select" in x]
+    assert len(refused) == len(texts)
+    for number in range(len(texts) - 1):
+        assert [x for x in refused if f"/r{number}.yaml:1]" in x], texts[number]
+    assert "/bits/env.yaml:1]" in refused[-1]
 
 
 def test_a_recipe_may_refer_to_keys(tmp_path: Path) -> None:
