@@ -8,6 +8,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
@@ -77,16 +78,15 @@ def _parsed(parser: ArgumentParser) -> Namespace:
             action.version = f"optim-run {version('optim-run')}, {action.version}"  # type: ignore[attr-defined]
         if action.dest == "info":
             # Without this, the parser takes an override behind it for what is to be shown.
-            whole = [x in action.option_strings and y not in (action.choices or ()) for x, y in _pairs(words)]
-            words = [f"{x}=all" if alone else x for x, alone in zip(words, whole, strict=True)]
+            known = action.choices or ()
+            words = [
+                f"{x}=all" if x in action.option_strings and y not in known else x
+                for x, y in zip_longest(words, words[1:])
+            ]
     arguments = parser.parse_intermixed_args(words)
     if arguments.experimental_rerun is not None:
         _refuse(["--experimental-rerun reads a pickle, which may run anything; use rerun=DIR"])
     return arguments
-
-
-def _pairs(words: list[str]) -> Iterable[tuple[str, str]]:
-    return zip(words, [*words[1:], ""], strict=True)
 
 
 def _hydra(parser: ArgumentParser, arguments: Namespace) -> None:

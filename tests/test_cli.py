@@ -164,7 +164,7 @@ WRONG: list[tuple[list[str], list[str]]] = [
     ),
     (["dataset=mnist", "dataset.root=nowhere"], ["nowhere", "dataset.root"]),
     (["optimizer=sgd", "optimizer.momentum=0"], ["Nesterov momentum requires", "momentum=0"]),
-    (["hydra.run.dir=used"], ["used' holds another run's results", "hydra.run.dir"]),
+    (["hydra.run.dir=used"], ["hydra.run.dir: 'used': holds another run's results"]),
     (["-m", "optimizer.lr=-1,-2"], ["optimizer.lr: -1 is not allowed"]),
 ]
 FAILING = ["hydra.run.dir=failing"]

@@ -19,6 +19,7 @@ import pytest
 import torch
 from torchvision.io import write_png
 
+from optim_cli.config.compose import parse
 from optim_cli.errors import ConfigError
 from tests.experiments import ENVIRONMENT, ROOT, train, without_trace
 from tests.results import checkpoint_of, json_of, lines_of, newest_of, unlike
@@ -141,7 +142,9 @@ def test_stopped_in_mid_epoch(tmp_path: Path, number: signal.Signals) -> None:
     assert shown[-2] == f"{number.name}: stopped at step {step} of 12000000; go on with"
     command, argument = shlex.split(shown[-1])
     assert command == "optim-run"
-    assert Path(argument.removeprefix("resume=")).resolve() == directory
+    [override], mistakes = parse([argument])
+    assert not mistakes
+    assert (override.key_or_group, Path(str(override.value())).resolve()) == ("resume", directory)
     log = (tmp_path / "a run.log").read_text()
     assert f"{number.name}: stopping" in log
     assert f"stopped at step {step}" in log
@@ -301,7 +304,10 @@ def test_what_cannot_go_on(tmp_path: Path) -> None:
     train(run, *overrides)
     before = files_of(run)
     for changes, says in (
-        ((), r"is complete \(24 of 24 steps\); raise trainer.epochs to go on, or run it again with rerun="),
+        (
+            (),
+            r"is complete \(24 of 24 steps\); raise trainer.epochs to go on, or .* with optim-run rerun=",
+        ),
         (("trainer.epochs=3",), r"scheduler.total_steps: .* planned for 24 .* scheduler.total_steps=24"),
         (("trainer.epochs=1",), r"trainer.epochs, trainer.max_steps: they make 12 steps, but 24 are done"),
         (
