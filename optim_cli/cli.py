@@ -114,8 +114,9 @@ def _checked(parser: ArgumentParser, arguments: Namespace, where: ConfigSearchPa
     """
     from optim_cli.config.experiment import Experiment
 
-    several = arguments.multirun or "hydra.mode=MULTIRUN" in arguments.overrides
-    experiment = Experiment(where, arguments.config_name, arguments.overrides, several)
+    name, overrides = arguments.config_name, arguments.overrides
+    several = arguments.multirun or Experiment(where, name, overrides, several=True).is_multirun()
+    experiment = Experiment(where, name, overrides, several)
     if run:
         from optim_cli.preflight import all_mistakes
 

@@ -22,7 +22,9 @@ def complete(arguments: Namespace, ask: Callable[[Namespace], None]) -> None:
         arguments: of the query; the folder that `--config-dir` names in the line is added.
         ask: lets Hydra answer.
     """
-    *words, typed = os.environ["COMP_LINE"].replace("--config-dir=", "--config-dir ").split(" ")
+    *words, typed = (
+        os.environ.get("COMP_LINE", "optim-run ").replace("--config-dir=", "--config-dir ").split(" ")
+    )
     command, *words = filter(None, words)
     if words and words[-1] in ("--config-dir", "-cd"):
         print(*sorted(glob(f"{typed}*/")), sep="\n")

@@ -13,6 +13,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
@@ -218,6 +219,11 @@ class Experiment:
         tell_hydra(composed.config, composed.choices, os.getcwd())
         hydra = composed.config.hydra
         return Path(str(hydra.sweep.dir if self.several else hydra.run.dir))
+
+    def is_multirun(self) -> bool:
+        """Whether `hydra.mode` asks for a multirun, as it may in place of -m."""
+        config = self.composed([x for x in self._overrides if not x.is_sweep_override()]).config
+        return config is not None and config.hydra.mode == RunMode.MULTIRUN
 
     def planned(self) -> list[list[str]]:
         """The overrides of each job of a multirun as texts, without Hydra's own; none for other sweepers."""

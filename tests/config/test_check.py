@@ -24,7 +24,14 @@ OF_ANOTHER_KIND = {
     "min_area": 0.5,
     "flip": True,
 }
-DELETED = object()
+
+
+class _Deleted:
+    def __repr__(self) -> str:
+        return "deleted"
+
+
+DELETED = _Deleted()
 Place = tuple[str, ...]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -32,6 +33,18 @@ def generator(seed: int) -> torch.Generator:
 def matrix(request: pytest.FixtureRequest) -> list[tuple[str, ...]]:
     """Rows to print when the session ends."""
     return request.config.stash[MATRIX]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker process hands its rows to the one that prints."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["matrix"] = session.config.stash[MATRIX]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take the rows of a worker process."""
+    node.config.stash[MATRIX] += map(tuple, getattr(node, "workeroutput", {}).get("matrix", ()))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
