@@ -110,6 +110,10 @@ def test_steps_are_those_of_torch(
         # torch's fused kernels for the CPU take the memory of every tensor for dense.
         values = [x.contiguous() for x in values]
     gradients = [like(values, generator) for _ in range(STEPS)]
+    if dtype == torch.bfloat16:
+        # A sum of gradient and weight decay that cancels is all rounding error, which a division by its
+        # own size makes large: gradients are large enough for it not to.
+        gradients = [[g + 2 * g.sign() for g in now] for now in gradients]
     failures: list[str] = []
     references: dict[str, list[Entries] | Exception] = {}
     compared = refused = both = 0
