@@ -17,6 +17,7 @@ from optim_cli.config.resolve import plain
 from optim_cli.config.targets import hints_of, kind_of, locate, nested_kinds, plugins_of
 from optim_cli.errors import ConfigError, user_frames
 from optim_cli.training.loop import Training
+from optim_cli.training.stop import StoppedAtOnce
 
 # Each is made of those before it.
 GROUPS = ("trainer", "dataset", "model", "optimizer", "scheduler", "averaging")
@@ -66,7 +67,9 @@ def refusals(values: Mapping[str, Any], wrong: Collection[str] = ()) -> list[Mis
         except ConfigError as error:
             key, what = re.fullmatch(rf"(?s)(?:({group}[\w.]*): )?(.*)", str(error)).groups()  # type: ignore[union-attr]
             found.append(Mistake(key or group, what))
-        except Exception:
+        except StoppedAtOnce:
+            raise
+        except (Exception, SystemExit):  # code of a user's may call sys.exit
             continue
     return found
 
