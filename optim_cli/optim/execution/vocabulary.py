@@ -37,6 +37,7 @@ OPERATIONS = {
     operation.name: operation
     for operation in (
         Operation("neg", 1),
+        Operation("abs", 1),
         Operation("sqrt", 1),
         Operation("add", 2, scalar="alpha", default=1.0, commutative=True),
         Operation("sub", 2),
