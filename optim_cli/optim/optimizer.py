@@ -118,7 +118,7 @@ class Optimizer(torch.optim.Optimizer):
         """
         if isinstance(param_group, dict) and "implementation" in param_group:
             switches = {name: None for name in ("foreach", "fused") if name in self.defaults}
-            param_group = switches | as_torch_spells_it(param_group)
+            param_group = as_torch_spells_it(switches | param_group)
         _add_param_group(self, param_group)
 
     def _check_options(self, options: dict[str, Any]) -> None:

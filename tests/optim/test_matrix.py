@@ -18,12 +18,14 @@ from torch import Tensor
 from optim_cli.optim import ALGORITHMS
 from tests.optim.oracle import (
     EXECUTIONS,
+    FUSED_HERE,
     NAMES,
     ONE_ROUNDING,
     TOLERANCES,
     Entries,
     Options,
     align,
+    asked,
     combinations,
     copied,
     difference,
@@ -110,13 +112,20 @@ def test_steps_are_those_of_torch(
         # torch's fused kernels for the CPU take the memory of every tensor for dense.
         values = [x.contiguous() for x in values]
     gradients = [like(values, generator) for _ in range(STEPS)]
+    if dtype == torch.bfloat16:
+        # A sum of gradient and weight decay that cancels is all rounding error, which a division by its
+        # own size makes large: gradients are large enough for it not to.
+        gradients = [[g + 2 * g.sign() for g in now] for now in gradients]
     failures: list[str] = []
     references: dict[str, list[Entries] | Exception] = {}
     compared = refused = both = 0
     grid = combinations(name)
+    asking, asking_torch = asked(name, execution)
     for chosen in grid:
-        options = chosen | EXECUTIONS[execution]
-        reference = trajectory(name, options, values, gradients)
+        options = chosen | asking
+        reference = trajectory(name, chosen | asking_torch, values, gradients)
+        if asking is FUSED_HERE and chosen["differentiable"]:
+            reference = RuntimeError("torch has no such form; of its fused ones none is differentiable")
         if isinstance(reference, Exception):
             refused += 1
             refusal = reference
@@ -180,6 +189,6 @@ def test_bfloat16_rounds_once(name: str, generator: torch.Generator) -> None:
 
 def test_grid_is_large() -> None:
     assert NAMES
-    assert {"SGD", "Adam", "AdamW"} <= set(NAMES)
-    assert sum(len(combinations(name)) for name in NAMES) > 500
-    assert all(len(combinations(name)) > 30 for name in NAMES)
+    assert {"SGD", "Adam", "AdamW", "RMSprop"} <= set(NAMES)
+    assert sum(len(combinations(name)) for name in NAMES) > 1500
+    assert all(len(combinations(name)) >= 16 for name in NAMES)

@@ -68,17 +68,18 @@ class RAdam(Elementwise):
 
     @staticmethod
     def scalars(step: Tensor, *, lr: float, beta1: float, beta2: float) -> dict[str, Tensor]:
-        """Bias corrections and rectification; `adaptive` is 1 where the variance is known, else 0."""
+        """Bias corrections and rectification; where the variance is unknown, both bounds are 1."""
         longest = 2 / (1 - beta2) - 1
         correction = 1 - beta2**step
         length = longest - 2 * step * beta2**step / correction
-        adaptive = torch.where(length > 5, 1.0, 0.0)
         # Where it is not used, the root is taken of a number that is no trouble.
         now = torch.where(length > 5, length, 6.0)
         end = torch.where(length > 5, longest, 6.0)
         rectification = torch.sqrt((now - 4) * (now - 2) * end / ((end - 4) * (end - 2) * now) * correction)
         step_size = lr / (1 - beta1**step) * torch.where(length > 5, rectification, 1.0)
-        return dict(step_size=step_size, adaptive=adaptive)
+        lowest = torch.where(length > 5, 0.0, 1.0)
+        highest = torch.where(length > 5, torch.inf, 1.0)
+        return dict(step_size=step_size, lowest=lowest, highest=highest)
 
     @staticmethod
     def rule(
@@ -88,7 +89,8 @@ class RAdam(Elementwise):
         exp_avg_sq: Tensor,
         *,
         step_size: float,
-        adaptive: float,
+        lowest: float,
+        highest: float,
         beta1: float,
         beta2: float,
         eps: float,
@@ -96,6 +98,7 @@ class RAdam(Elementwise):
         """One step; without the variance, the denominator is 1."""
         exp_avg = torch.lerp(exp_avg, g, 1 - beta1)
         exp_avg_sq = torch.addcmul(exp_avg_sq * beta2, g, g, value=1 - beta2)
-        denominator = torch.sqrt(exp_avg_sq) * adaptive + (eps * adaptive + 1 - adaptive)
+        denominator = torch.clamp_min(torch.sqrt(exp_avg_sq) + eps, lowest)
+        denominator = torch.clamp_max(denominator, highest)
         p = torch.addcdiv(p, exp_avg, denominator, value=-step_size)
         return p, exp_avg, exp_avg_sq

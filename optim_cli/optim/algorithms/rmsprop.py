@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch.optim.optimizer import ParamsT
 
 from optim_cli.optim.elementwise import Elementwise
 from optim_cli.optim.hyperparameters import NonNegative
-from optim_cli.optim.optimizer import Implementation
+from optim_cli.optim.optimizer import Implementation, Optimizer
 
 
 class RMSprop(Elementwise):
@@ -43,6 +43,11 @@ class RMSprop(Elementwise):
     """
 
     zero_dim_state = ("step",)
+    _absent_in_old_checkpoints: ClassVar[dict[str, Any]] = {
+        **Optimizer._absent_in_old_checkpoints,
+        "momentum": 0,
+        "centered": False,
+    }
 
     def __init__(
         self,
