@@ -58,6 +58,16 @@ def theirs_of(name: str) -> Any:
     return getattr(torch.optim, name)
 
 
+def drift(name: str) -> tuple[float, float]:
+    """(rtol, atol) of some steps of equal arithmetic on numbers of size 1 in float64.
+
+    0-d states are float32 there. Ours round them once; torch rounds what they are computed from, too.
+    """
+    cls = ALGORITHMS[name]
+    assert issubclass(cls, Elementwise)
+    return (1e-11, 1e-11) if {*cls.zero_dim_state} <= {"step"} else (5e-7, 5e-7)
+
+
 def takes(name: str, option: str) -> bool:
     """Whether an algorithm has that option."""
     return option in inspect.signature(ALGORITHMS[name]).parameters

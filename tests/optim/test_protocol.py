@@ -23,6 +23,7 @@ from tests.optim.oracle import (
     NAMES,
     asked,
     assert_close,
+    drift,
     give,
     like,
     pair,
@@ -35,7 +36,6 @@ from tests.optim.oracle import (
     theirs_of,
 )
 
-DRIFT = (1e-11, 1e-11)
 names = pytest.mark.parametrize("name", NAMES)
 
 
@@ -207,7 +207,7 @@ def test_schedulers_of_torch_drive_our_optimizers(
             scheduler.step()
         assert ours.param_groups[0]["lr"] == theirs.param_groups[0]["lr"]
         rates.add(float(ours.param_groups[0]["lr"]))
-    assert_close(ours, theirs, DRIFT)
+    assert_close(ours, theirs, drift(name))
     assert len(rates) > 1
     assert ran(ours) == {"foreach": 5}
 

@@ -21,7 +21,8 @@ class RAdam(Elementwise):
         \rho_t = \rho_\infty - \frac{2 t \beta_2^t}{1 - \beta_2^t}, \quad
         r_t = \sqrt{\frac{(\rho_t - 4)(\rho_t - 2) \rho_\infty}{(\rho_\infty - 4)(\rho_\infty - 2) \rho_t}} \\
         \theta_t = \theta_{t-1} - \frac{\gamma m_t}{1 - \beta_1^t} \cdot
-        \left(r_t \frac{\sqrt{1 - \beta_2^t}}{\sqrt{v_t} + \epsilon} \text{ if } \rho_t > 5 \text{ else } 1\right)
+        \left(r_t \frac{\sqrt{1 - \beta_2^t}}{\sqrt{v_t} + \epsilon}
+        \text{ if } \rho_t > 5 \text{ else } 1\right)
 
     with the averages :math:`m, v` of Adam.
 

@@ -93,6 +93,6 @@ ALLOWED_IN_RULES = (
     + ", ".join(f"torch.{name}" for name in OPERATIONS)
 )
 ALLOWED_IN_SCALARS = (
-    "numbers, torch.inf, names, + - * / **, comparisons; assignments to one name, a final return of dict(...); "
-    + ", ".join(f"torch.{name}" for name in SCALAR_FUNCTIONS)
+    "numbers, torch.inf, names, + - * / **, comparisons; assignments to one name, a final return of "
+    "dict(...); " + ", ".join(f"torch.{name}" for name in SCALAR_FUNCTIONS)
 )
