@@ -83,8 +83,8 @@ class Rprop(Elementwise):
         sign = torch.sign(g * prev)
         step_size = step_size * torch.clamp_min(sign * eta2, 1.0)
         kept = torch.clamp_max(sign + 1.0, 1.0)  # 0 after a change of sign, else 1
-        g = g * kept
         step_size = step_size * torch.clamp_min(kept, eta1)
+        g = g * kept
         step_size = torch.clamp_max(torch.clamp_min(step_size, step_size1), step_size2)
         p = torch.addcmul(p, torch.sign(g), step_size, value=-1)
         return p, g, step_size

@@ -44,7 +44,9 @@ class ZeroDimStates:
         """Add one to every `step`; the counts after the addition."""
         if device.type == "cpu":
             return list(self._pack("step", states, device).buffer.add_(1).tolist())
-        return self.write("step", states, device, [x + 1 for x in self.read("step", states, device)])
+        counts = [x + 1 for x in self.read("step", states, device)]
+        self.write("step", states, device, counts)
+        return counts
 
     def read(self, name: str, states: Sequence[dict[str, Any]], device: torch.device) -> list[float]:
         """Values of an entry; waits for the device only where somebody else has written them."""
@@ -54,18 +56,14 @@ class ZeroDimStates:
         return packed.values
 
     def write(
-        self, name: str, states: Sequence[dict[str, Any]], device: torch.device, values: Sequence[float]
-    ) -> list[float]:
-        """Overwrite an entry of every state.
-
-        Returns:
-            The values as they are stored, rounded.
-        """
+        self, name: str, states: Sequence[dict[str, Any]], device: torch.device, values: list[float]
+    ) -> None:
+        """Overwrite an entry of every state with values that its dtype holds exactly."""
         packed = self._pack(name, states, device)
-        rounded = torch.tensor(values, dtype=packed.buffer.dtype)
-        packed.buffer.copy_(rounded, non_blocking=True)
-        packed.values, packed.version = rounded.tolist(), packed.buffer._version
-        return packed.values
+        if packed.version == packed.buffer._version and packed.values == values:
+            return
+        packed.buffer.copy_(torch.tensor(values, dtype=packed.buffer.dtype), non_blocking=True)
+        packed.values, packed.version = values, packed.buffer._version
 
     def _pack(self, name: str, states: Sequence[dict[str, Any]], device: torch.device) -> _Packed:
         entries = [state[name] for state in states]
