@@ -35,6 +35,7 @@ class _Work:
         values: hyperparameters by the names that rules use.
         place: the device of the 0-d states.
         counted_on_device: whether graphs need them as tensors there.
+        in_tensors: whether something must not be read by the host, so that scalars are tensors.
         columns: parameters, gradients, then each state.
         states: the parameters' state dictionaries; empty where nothing is kept.
         firsts: whether the states are new.
@@ -46,15 +47,11 @@ class _Work:
     values: Values
     place: torch.device
     counted_on_device: bool
+    in_tensors: bool
     columns: Columns
     states: list[dict[str, Any]]
     firsts: list[bool]
     held: dict[str, list[float]] = field(default_factory=dict)
-
-    @property
-    def in_tensors(self) -> bool:
-        """Whether something must not be read by the host, so that scalars are tensors."""
-        return self.counted_on_device or _unreadable(self.values, self.group)
 
     def alike(self) -> Iterator[tuple[dict[str, Any], tuple[Any, ...], Sequence[int]]]:
         """Indices of what needs the same scalars and calls, with these.
@@ -68,7 +65,7 @@ class _Work:
         found: dict[tuple[Any, ...], Sequence[int]] = {}
         whole: list[set[Any]] = [*map(set, given.values()), *_kinds(self.columns)]
         if all(len(values) == 1 for values in whole):
-            found[tuple(value for (value,) in whole)] = range(len(self.firsts))
+            found[tuple([value for (value,) in whole])] = range(len(self.firsts))
         else:
             apart: dict[tuple[Any, ...], list[int]] = {}
             for index, row in enumerate(zip(*self.columns, strict=True)):
@@ -78,6 +75,11 @@ class _Work:
             found |= apart
         for key, indices in found.items():
             yield dict(zip(given, key, strict=False)), key[len(given) :], indices
+
+    @property
+    def changing(self) -> list[str]:
+        """0-d states held in floats that get new values from `scalars`."""
+        return [name for name in self.held if name in self.variant.derived] if len(self.held) > 1 else []
 
     def at(self, indices: Sequence[int]) -> Columns:
         """The columns at some indices."""
@@ -175,7 +177,8 @@ class Elementwise(Optimizer):
             values = {name: x.item() if isinstance(x, Tensor) else x for name, x in part.values.items()}
             for given, kind, indices in part.alike():
                 known = part.variant.derive(values | given)
-                self._hold(part, known, indices)
+                if part.changing:
+                    self._hold(part, known, indices)
                 columns, scalars = part.at(indices), part.variant.hoisted(known)
                 key = (part.variant, execution, part.group["differentiable"], scalars, *kind)
                 if key in batches:
@@ -199,7 +202,8 @@ class Elementwise(Optimizer):
                 stacked = torch.stack([state[name] for state in states])
                 known[name] = stacked.to(device, torch.float64, non_blocking=True)
             known = part.variant.derive(known)
-            self._hold(part, known, indices)
+            if part.changing:
+                self._hold(part, known, indices)
             for name in in_tensors:
                 if name in part.variant.derived:
                     known[name] = _kept(name, states, known[name], differentiable)
@@ -252,7 +256,9 @@ class Elementwise(Optimizer):
             columns = [[state[name] for state in states] for name in variant.states]
         on_device = "step" in self.zero_dim_state and bool(group.get("capturable"))
         values = _hyperparameters(group, variant)
-        return _Work(group, variant, values, place, on_device, [params, grads, *columns], states, firsts)
+        in_tensors = on_device or _unreadable(values, group)
+        columns = [params, grads, *columns]
+        return _Work(group, variant, values, place, on_device, in_tensors, columns, states, firsts)
 
     def _create(self, state: dict[str, Any], p: Tensor, group: dict[str, Any]) -> None:
         start = self.zero_dim_start(group)
@@ -299,17 +305,17 @@ class Elementwise(Optimizer):
 
     def _hold(self, part: _Work, known: Values, indices: Sequence[int]) -> None:
         """Take over new values of 0-d states that floats stand for, rounded as they will be stored."""
-        for name in self.zero_dim_state:
-            if name in part.held and name in part.variant.derived:
-                rounded = torch.tensor(known[name], dtype=stored_dtype()).item()
-                known[name] = rounded
-                for i in indices:
-                    part.held[name][i] = rounded
+        names = part.changing
+        rounded = torch.tensor([known[name] for name in names], dtype=stored_dtype()).tolist()
+        for name, value in zip(names, rounded, strict=True):
+            known[name] = value
+            for i in indices:
+                part.held[name][i] = value
 
     def _store(self, work: Sequence[_Work]) -> None:
         """Write new values of 0-d states that floats stand for, a buffer at a time."""
-        for name in self.zero_dim_state:
-            written = [part for part in work if name in part.held and name in part.variant.derived]
+        for name in {name: None for part in work for name in part.changing}:
+            written = [part for part in work if name in part.held]
             for place in {part.place: None for part in written}:
                 parts = [part for part in written if part.place == place]
                 values = [x for part in parts for x in part.held[name]]
@@ -361,7 +367,7 @@ class Elementwise(Optimizer):
 
 
 def _states_of(parts: Sequence[_Work]) -> list[dict[str, Any]]:
-    return [state for part in parts for state in part.states]
+    return parts[0].states if len(parts) == 1 else [state for part in parts for state in part.states]
 
 
 def _deal(name: str, values: Sequence[float], parts: Sequence[_Work]) -> None:
