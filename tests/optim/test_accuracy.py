@@ -16,8 +16,8 @@ STEPS = 3
 # Our root mean square error over torch's, and our largest.
 LIMIT = 1.05
 # torch's foreach form subtracts eta * (g + lambd * p): one rounding less, but an infinite parameter becomes
-# NaN. Ours is torch's for-loop in both executions; measured: 2.1.
-ONE_ROUNDING_MORE = {("ASGD", True): 2.2}
+# NaN. Ours is torch's for-loop in both executions; measured: 2.1, and 1.6 to 2.5 for the largest error.
+ONE_ROUNDING_MORE = {("ASGD", True): 3.0}
 
 
 @pytest.fixture(autouse=True)
