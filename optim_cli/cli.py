@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
+from optim_cli import __version__
 from optim_cli.errors import FAILED, WRONG_CONFIG
 from optim_cli.training.stop import StoppedAtOnce
 
@@ -70,12 +71,10 @@ def _compose_and_run() -> None:
 
 def _parsed(parser: ArgumentParser) -> Namespace:
     """The command line; options and overrides in any order."""
-    from importlib.metadata import version
-
     words = sys.argv[1:]
     for action in parser._actions:
         if action.dest == "version":
-            action.version = f"optim-run {version('optim-run')}, {action.version}"  # type: ignore[attr-defined]
+            action.version = f"optim-run {__version__}, {action.version}"  # type: ignore[attr-defined]
         if action.dest == "info":
             # Without this, the parser takes an override behind it for what is to be shown.
             known = action.choices or ()
