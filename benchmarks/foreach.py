@@ -33,6 +33,8 @@ LIMITS = (1.15, 1.0)
 # torch saves a temporary here by overwriting the caller's gradient with g + momentum * buffer; ours leaves
 # gradients alone, and at worst holds one more tensor for each of parameter, gradient and buffer.
 LIMITS_WHERE_TORCH_OVERWRITES = {"SGD nesterov": (1.5, 4 / 3 + 0.01)}
+# torch's foreach forms of these loop over tensors.
+LIMITS_WHERE_TORCH_LOOPS = {"ASGD": (0.5, 1.0), "Rprop": (0.5, 1.0)}
 
 OPTIMIZERS: dict[str, tuple[str, dict[str, Any]]] = {
     "SGD momentum": ("SGD", dict(lr=1e-3, momentum=0.9)),
@@ -40,6 +42,15 @@ OPTIMIZERS: dict[str, tuple[str, dict[str, Any]]] = {
     "Adam": ("Adam", {}),
     "AdamW": ("AdamW", {}),
     "AdamW amsgrad": ("AdamW", dict(amsgrad=True)),
+    "Adadelta": ("Adadelta", {}),
+    "Adagrad": ("Adagrad", {}),
+    "Adamax": ("Adamax", {}),
+    "ASGD": ("ASGD", {}),
+    "NAdam": ("NAdam", {}),
+    "RAdam": ("RAdam", {}),
+    "RMSprop": ("RMSprop", {}),
+    "RMSprop whole": ("RMSprop", dict(momentum=0.9, centered=True)),
+    "Rprop": ("Rprop", {}),
 }
 
 
@@ -98,7 +109,7 @@ class Row:
     @property
     def limits(self) -> tuple[float, float]:
         """What the ratios may be."""
-        return LIMITS_WHERE_TORCH_OVERWRITES.get(self.name, LIMITS)
+        return (LIMITS_WHERE_TORCH_OVERWRITES | LIMITS_WHERE_TORCH_LOOPS).get(self.name, LIMITS)
 
 
 class Runner:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from itertools import islice
 from operator import attrgetter
@@ -15,11 +15,11 @@ from typing import Any, ClassVar, cast, get_type_hints
 import torch
 from torch import Tensor
 
-from optim_cli.optim.execution.counts import StepCounts
 from optim_cli.optim.execution.scalars import Values, as_float64
 from optim_cli.optim.execution.stages import before_rule
 from optim_cli.optim.execution.translate import Stage, check_names
 from optim_cli.optim.execution.variant import Variant
+from optim_cli.optim.execution.zero_dim import ZeroDimStates, stored_dtype
 from optim_cli.optim.optimizer import Optimizer, implementation_of
 
 HOST = torch.device("cpu")
@@ -32,34 +32,60 @@ class _Work:
     """What steps now in one parameter group, an entry for each parameter in every list.
 
     Attributes:
+        values: hyperparameters by the names that rules use.
+        place: the device of the 0-d states.
+        counted_on_device: whether graphs need them as tensors there.
+        in_tensors: whether something must not be read by the host, so that scalars are tensors.
         columns: parameters, gradients, then each state.
         states: the parameters' state dictionaries; empty where nothing is kept.
         firsts: whether the states are new.
-        steps: step counts, this step included; zeros where nobody counts or the device does.
+        held: 0-d states that floats stand for, by name; step counts include this step.
     """
 
     group: dict[str, Any]
     variant: Variant
+    values: Values
+    place: torch.device
     counted_on_device: bool
+    in_tensors: bool
     columns: Columns
     states: list[dict[str, Any]]
     firsts: list[bool]
-    steps: list[float]
+    held: dict[str, list[float]] = field(default_factory=dict)
 
-    def alike(self) -> dict[tuple[Any, ...], Columns]:
-        """Tensors that need the same scalars and calls, by (first, step, device, class, *dtypes)."""
-        if not self.steps:
-            return {}
-        whole: list[set[Any]] = [set(self.firsts), set(self.steps), *_kinds(self.columns)]
+    def alike(self) -> Iterator[tuple[dict[str, Any], tuple[Any, ...], Sequence[int]]]:
+        """Indices of what needs the same scalars and calls, with these.
+
+        Yields:
+            `first` and the values held; (device, class, *dtypes); indices.
+        """
+        if not self.firsts:
+            return
+        given: dict[str, Sequence[float]] = {"first": self.firsts, **self.held}
+        found: dict[tuple[Any, ...], Sequence[int]] = {}
+        whole: list[set[Any]] = [*map(set, given.values()), *_kinds(self.columns)]
         if all(len(values) == 1 for values in whole):
-            return {tuple(value for (value,) in whole): self.columns}
-        found: dict[tuple[Any, ...], Columns] = {}
-        for first, step, *row in zip(self.firsts, self.steps, *self.columns, strict=True):
-            kind = [value for (value,) in _kinds([[x] for x in row])]
-            columns = found.setdefault((first, step, *kind), [[] for _ in row])
-            for column, x in zip(columns, row, strict=True):
-                column.append(x)
-        return found
+            found[tuple([value for (value,) in whole])] = range(len(self.firsts))
+        else:
+            apart: dict[tuple[Any, ...], list[int]] = {}
+            for index, row in enumerate(zip(*self.columns, strict=True)):
+                known = [values[index] for values in given.values()]
+                kind = [value for (value,) in _kinds([[x] for x in row])]
+                apart.setdefault((*known, *kind), []).append(index)
+            found |= apart
+        for key, indices in found.items():
+            yield dict(zip(given, key, strict=False)), key[len(given) :], indices
+
+    @property
+    def changing(self) -> list[str]:
+        """0-d states held in floats that get new values from `scalars`."""
+        return [name for name in self.held if name in self.variant.derived] if len(self.held) > 1 else []
+
+    def at(self, indices: Sequence[int]) -> Columns:
+        """The columns at some indices."""
+        if len(indices) == len(self.firsts):
+            return self.columns
+        return [[column[i] for i in indices] for column in self.columns]
 
 
 def _kinds(columns: Columns) -> list[set[Any]]:
@@ -76,14 +102,18 @@ class Elementwise(Optimizer):
 
     A subclass declares `zero_dim_state`, `state_of`, `scalars` and `rule`; all executions follow.
     In `scalars` and `rule`, an option that is a tuple goes by its singular (`betas` gives `beta1` and
-    `beta2`), and a parameter of `rule` annotated bool is a flag. `scalars` may take `step`, the count of this
-    step from 1 (where `zero_dim_state` declares it), and `first`, whether the parameter had no state yet.
+    `beta2`), and a parameter of `rule` annotated bool is a flag. `scalars` may take `first`, whether the
+    parameter had no state yet, and the 0-d states: `step`, the count of this step from 1, and others as the
+    last step has left them. What it returns by the name of a 0-d state is the new value, which `rule` sees
+    as it is stored.
 
     Attributes:
         zero_dim_state: names of the 0-d states, as torch names them.
+        zero_dim_beside_parameters: whether they are on the parameters' device even where no graph needs it.
     """
 
     zero_dim_state: ClassVar[tuple[str, ...]] = ()
+    zero_dim_beside_parameters: ClassVar[bool] = False
     scalars: ClassVar[Callable[..., Mapping[str, Any]]]
     rule: ClassVar[Callable[..., tuple[Any, ...]]]
 
@@ -92,9 +122,14 @@ class Elementwise(Optimizer):
         """Names of the states that have the parameter's shape, each with its initial value."""
         raise NotImplementedError
 
+    @staticmethod
+    def zero_dim_start(group: dict[str, Any]) -> dict[str, float]:
+        """Initial values of 0-d states, where they are not 0."""
+        return {}
+
     def _setup(self, arguments: Mapping[str, Any]) -> None:
         super()._setup(arguments)
-        self._counts = StepCounts()
+        self._zero_dim = ZeroDimStates()
         self._told: set[str] = set()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -103,8 +138,24 @@ class Elementwise(Optimizer):
             # Old checkpoints of torch's SGD hold a None where there is no momentum buffer yet.
             for name in [name for name, value in of_parameter.items() if value is None]:
                 del of_parameter[name]
-        self._counts = StepCounts()
+        self._zero_dim = ZeroDimStates()
         self.__dict__.setdefault("_told", set())
+        for group in self.param_groups:
+            for p in group["params"]:
+                held = self.state.get(p, {})
+                for name in self.zero_dim_state:
+                    if name in held and not isinstance(held[name], Tensor):
+                        held[name] = torch.tensor(
+                            held[name], dtype=stored_dtype(), device=self._place_of(p, group)
+                        )
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state; 0-d states stay as precise as they are (torch rounds them as it does parameters)."""
+        handle = self.register_load_state_dict_pre_hook(_with_numbers)
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            handle.remove()
 
     @classmethod
     def variant_of(cls, group: dict[str, Any]) -> Variant:
@@ -114,41 +165,50 @@ class Elementwise(Optimizer):
 
     def _update(self) -> None:
         self._refuse_careless_capture()
-        work = [self._gather(group) for group in self.param_groups]
-        if "step" in self.zero_dim_state:
-            self._advance(work)
+        work = [part for group in self.param_groups for part in self._gather(group)]
+        self._advance(work)
         # Tensors that share everything run in one call, whatever group they are of.
         batches: dict[tuple[Any, ...], tuple[Values, Columns]] = {}
         for part in work:
             execution = self._choose(part.group)
-            values = _hyperparameters(part.group, part.variant)
-            if part.counted_on_device or _unreadable(values, part.group):
-                self._run_with_tensors(part, execution, values)
+            if part.in_tensors:
+                self._run_with_tensors(part, execution)
                 continue
-            values = {name: x.item() if isinstance(x, Tensor) else x for name, x in values.items()}
-            for (first, step, *kind), columns in part.alike().items():
-                known = part.variant.derive(values | {"first": first, "step": step})
-                scalars = part.variant.hoisted(known)
+            values = {name: x.item() if isinstance(x, Tensor) else x for name, x in part.values.items()}
+            for given, kind, indices in part.alike():
+                known = part.variant.derive(values | given)
+                if part.changing:
+                    self._hold(part, known, indices)
+                columns, scalars = part.at(indices), part.variant.hoisted(known)
                 key = (part.variant, execution, part.group["differentiable"], scalars, *kind)
                 if key in batches:
                     for column, more in zip(batches[key][1], columns, strict=True):
                         column += more
                 else:
                     batches[key] = known, columns
+        self._store(work)
         for (variant, execution, differentiable, scalars, *_), (known, columns) in batches.items():
             self._run(variant, execution, columns, scalars, known, differentiable)
 
-    def _run_with_tensors(self, part: _Work, execution: str, values: Values) -> None:
-        """A group whose step counts or hyperparameters live in tensors: nothing is read back."""
-        for (first, step, device, *_), columns in part.alike().items():
-            known = {name: as_float64(x, device) for name, x in values.items()}
-            if part.counted_on_device:
-                # Counts on a device cannot be compared here: a vector of them serves all.
-                step = torch.stack([self.state[p]["step"] for p in columns[0]]).double()
-            known = part.variant.derive(known | {"first": first, "step": step})
+    def _run_with_tensors(self, part: _Work, execution: str) -> None:
+        """A group whose 0-d states or hyperparameters live in tensors: nothing is read back."""
+        differentiable = part.group["differentiable"]
+        for given, (device, *_), indices in part.alike():
+            known: Values = given | {name: as_float64(x, device) for name, x in part.values.items()}
+            states = [part.states[i] for i in indices] if part.states else []
+            in_tensors = [name for name in self.zero_dim_state if name not in part.held]
+            for name in in_tensors:
+                # Values on a device cannot be compared here: a vector of them serves all.
+                stacked = torch.stack([state[name] for state in states])
+                known[name] = stacked.to(device, torch.float64, non_blocking=True)
+            known = part.variant.derive(known)
+            if part.changing:
+                self._hold(part, known, indices)
+            for name in in_tensors:
+                if name in part.variant.derived:
+                    known[name] = _kept(name, states, known[name], differentiable)
             scalars = part.variant.hoisted(known)
-            differentiable = part.group["differentiable"]
-            self._run(part.variant, execution, columns, scalars, known, differentiable)
+            self._run(part.variant, execution, part.at(indices), scalars, known, differentiable)
 
     def _run(
         self,
@@ -164,11 +224,23 @@ class Elementwise(Optimizer):
         else:
             variant.for_loop(_real(columns), scalars, known, differentiable)
 
-    def _gather(self, group: dict[str, Any]) -> _Work:
-        """Collect what has a gradient, with its states; states that are missing are created."""
-        variant = self.variant_of(group)
+    def _gather(self, group: dict[str, Any]) -> list[_Work]:
+        """Collect what has a gradient, with its states; states that are missing are created.
+
+        Returns:
+            One part, or one for each device where 0-d states are beside the parameters.
+        """
         params = [p for p in group["params"] if p.grad is not None]
-        grads = [p.grad for p in params]
+        if not params:
+            return []
+        place = self._place_of(params[0], group)
+        if place is HOST or len(devices := {p.device: None for p in params}) == 1:
+            return [self._gather_at(place, params, group)]
+        return [self._gather_at(d, [p for p in params if p.device == d], group) for d in devices]
+
+    def _gather_at(self, place: torch.device, params: list[Tensor], group: dict[str, Any]) -> _Work:
+        variant = self.variant_of(group)
+        grads = [cast(Tensor, p.grad) for p in params]
         if any(layout is not torch.strided for layout in set(map(attrgetter("layout"), grads))):
             self._refuse_sparse()
         # Looking a parameter up creates its state, which torch's checkpoints lack where none is kept.
@@ -183,31 +255,71 @@ class Elementwise(Optimizer):
                 self._create(state, p, group)
             columns = [[state[name] for state in states] for name in variant.states]
         on_device = "step" in self.zero_dim_state and bool(group.get("capturable"))
-        steps = [0.0] * len(params)
-        return _Work(group, variant, on_device, [params, grads, *columns], states, firsts, steps)
+        values = _hyperparameters(group, variant)
+        in_tensors = on_device or _unreadable(values, group)
+        columns = [params, grads, *columns]
+        return _Work(group, variant, values, place, on_device, in_tensors, columns, states, firsts)
 
     def _create(self, state: dict[str, Any], p: Tensor, group: dict[str, Any]) -> None:
+        start = self.zero_dim_start(group)
         for name in self.zero_dim_state:
-            state.setdefault(name, torch.zeros((), device=_counts_on(group, p)))
+            if name not in state:
+                place = self._place_of(p, group)
+                state[name] = torch.tensor(_number(start.get(name, 0.0)), dtype=stored_dtype(), device=place)
         for name, value in self.state_of(group).items():
             if state.get(name) is None:
-                state[name] = torch.full_like(p, value, memory_format=torch.preserve_format).detach()
+                number = _number(value)
+                # A complex parameter is a pair of real ones, and each of them starts there.
+                filling = complex(number, number) if p.is_complex() else number
+                state[name] = torch.full_like(p, filling, memory_format=torch.preserve_format).detach()
+
+    def _place_of(self, p: Tensor, group: Mapping[str, Any]) -> torch.device:
+        """Where 0-d states live: on the host, where reading them costs nothing, unless graphs need them."""
+        return p.device if self.zero_dim_beside_parameters or group.get("capturable") else HOST
 
     def _advance(self, work: Sequence[_Work]) -> None:
-        """Add one to the step counts of all that steps now, a buffer at a time."""
-        on_host = [part for part in work if not part.counted_on_device]
-        states = [state for part in on_host for state in part.states]
-        if states:
-            counts = iter(self._counts.advance(states, HOST).tolist())
-            for part in on_host:
-                part.steps = list(islice(counts, len(part.states)))
-        on_device: dict[torch.device, list[dict[str, Any]]] = {}
+        """Add one to the step counts of all that steps now, and read what floats can stand for."""
+        if "step" not in self.zero_dim_state:
+            return
+        others = [name for name in self.zero_dim_state if name != "step"]
+        places: dict[tuple[torch.device, bool], list[_Work]] = {}
         for part in work:
-            if part.counted_on_device:
-                for p, state in zip(part.columns[0], part.states, strict=True):
-                    on_device.setdefault(p.device, []).append(state)
-        for device, states in on_device.items():
-            self._counts.advance(states, device)
+            places.setdefault((part.place, part.counted_on_device), []).append(part)
+        for (place, on_device), parts in places.items():
+            states = _states_of(parts)
+            if not on_device:
+                _deal("step", self._zero_dim.count(states, place), parts)
+            else:
+                self._zero_dim.advance(states, place)
+            for name in others:
+                readable = [part for part in parts if self._readable(part)]
+                if readable:
+                    _deal(name, self._zero_dim.read(name, _states_of(readable), place), readable)
+                elif on_device and not any(part.group["differentiable"] for part in parts):
+                    self._zero_dim.gather(name, states, place)
+
+    def _readable(self, part: _Work) -> bool:
+        """Whether floats can stand for 0-d states beside `step`: not where what they become is a tensor."""
+        beside = self.zero_dim_beside_parameters or part.group["differentiable"]
+        return not part.counted_on_device and not (beside and part.in_tensors)
+
+    def _hold(self, part: _Work, known: Values, indices: Sequence[int]) -> None:
+        """Take over new values of 0-d states that floats stand for, rounded as they will be stored."""
+        names = part.changing
+        rounded = torch.tensor([known[name] for name in names], dtype=stored_dtype()).tolist()
+        for name, value in zip(names, rounded, strict=True):
+            known[name] = value
+            for i in indices:
+                part.held[name][i] = value
+
+    def _store(self, work: Sequence[_Work]) -> None:
+        """Write new values of 0-d states that floats stand for, a buffer at a time."""
+        for name in {name: None for part in work for name in part.changing}:
+            written = [part for part in work if name in part.held]
+            for place in {part.place: None for part in written}:
+                parts = [part for part in written if part.place == place]
+                values = [x for part in parts for x in part.held[name]]
+                self._zero_dim.write(name, _states_of(parts), place, values)
 
     def _choose(self, group: dict[str, Any]) -> str:
         """The execution for a group, or auto."""
@@ -254,9 +366,47 @@ class Elementwise(Optimizer):
             )
 
 
-def _counts_on(group: Mapping[str, Any], p: Tensor) -> torch.device:
-    """Where step counts live: on the host, where reading them costs nothing, unless graphs need them."""
-    return p.device if group.get("capturable") else HOST
+def _states_of(parts: Sequence[_Work]) -> list[dict[str, Any]]:
+    return parts[0].states if len(parts) == 1 else [state for part in parts for state in part.states]
+
+
+def _deal(name: str, values: Sequence[float], parts: Sequence[_Work]) -> None:
+    """Give each part its own of the values of all."""
+    rest = iter(values)
+    for part in parts:
+        part.held[name] = list(islice(rest, len(part.states)))
+
+
+def _kept(
+    name: str, states: Sequence[dict[str, Any]], value: float | Tensor, differentiable: bool
+) -> float | Tensor:
+    """Store new values of a 0-d state that lives in tensors; the values as they are stored."""
+    new = torch.as_tensor(value).to(stored_dtype())
+    entries = list(new.expand(len(states)).unbind())
+    if differentiable:
+        # The step is recorded: what it depends on is not overwritten.
+        for state, entry in zip(states, entries, strict=True):
+            state[name] = entry
+    else:
+        torch._foreach_copy_([state[name] for state in states], entries)
+    return new.double()
+
+
+def _number(value: float | Tensor) -> float:
+    return value.item() if isinstance(value, Tensor) else value
+
+
+def _with_numbers(optimizer: torch.optim.Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
+    """0-d states as numbers, which torch does not round to the parameter's dtype; `step` it spares itself."""
+    assert isinstance(optimizer, Elementwise)
+    names = {*optimizer.zero_dim_state} - {"step"}
+    state = {
+        key: {name: _number(x) if name in names else x for name, x in held.items()}
+        if isinstance(held, dict)
+        else held
+        for key, held in state_dict["state"].items()
+    }
+    return state_dict | {"state": state}
 
 
 @cache

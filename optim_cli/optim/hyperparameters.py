@@ -24,7 +24,7 @@ _COMPARISONS: tuple[tuple[type, str, Callable[[Any, Any], bool]], ...] = (
     (Lt, "<", lambda x, bound: x < bound.lt),
 )
 # torch's wording, which test suites written for it look for.
-_WORDING = {"lr": "learning rate", "eps": "epsilon value", "betas": "beta parameter"}
+_WORDING = {"lr": "learning rate", "eps": "epsilon value", "betas": "beta parameter", "etas": "eta value"}
 
 
 def check_ranges(constructor: type, options: dict[str, Any]) -> None:

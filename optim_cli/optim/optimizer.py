@@ -42,16 +42,19 @@ def as_torch_spells_it(options: dict[str, Any]) -> dict[str, Any]:
     if switches:
         given = ", ".join(f"{name}={value}" for name, value in switches.items())
         raise ValueError(f"implementation={implementation!r} and {given}: give one or the other")
-    return options | dict(zip(("foreach", "fused"), _AS_FOREACH_AND_FUSED[implementation], strict=True))
+    spelled = zip(("foreach", "fused"), _AS_FOREACH_AND_FUSED[implementation], strict=True)
+    # Most of torch's algorithms have no `fused`; theirs is written only where it says something.
+    return options | {name: value for name, value in spelled if name in options or value}
 
 
 def implementation_of(group: Mapping[str, Any]) -> Implementation:
     """The implementation that a parameter group asks for, as torch reads `foreach` and `fused`."""
-    if group["fused"]:
+    foreach, fused = group["foreach"], group.get("fused")
+    if fused:
         return "fused"
-    if group["foreach"]:
+    if foreach:
         return "foreach"
-    return "auto" if group["foreach"] is None and group["fused"] is None else "for_loop"
+    return "auto" if foreach is None and fused is None else "for_loop"
 
 
 class Optimizer(torch.optim.Optimizer):
@@ -98,7 +101,7 @@ class Optimizer(torch.optim.Optimizer):
         )
         check_ranges(type(self), options)
         self._check_options(options)
-        if options["fused"]:
+        if options.get("fused"):
             if options["differentiable"]:
                 raise RuntimeError("`fused` does not support `differentiable`")
             if options["foreach"]:
@@ -114,8 +117,8 @@ class Optimizer(torch.optim.Optimizer):
             ValueError: an unknown implementation, or parameters that cannot be optimized.
         """
         if isinstance(param_group, dict) and "implementation" in param_group:
-            switches = {"foreach": None, "fused": None}
-            param_group = switches | as_torch_spells_it(param_group)
+            switches = {name: None for name in ("foreach", "fused") if name in self.defaults}
+            param_group = as_torch_spells_it(switches | param_group)
         _add_param_group(self, param_group)
 
     def _check_options(self, options: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from tests.optim.oracle import (
     Options,
     arithmetics,
     assert_close,
+    drift,
     give,
     like,
     pair,
@@ -26,7 +27,6 @@ from tests.optim.oracle import (
     theirs_of,
 )
 
-DRIFT = (1e-11, 1e-11)
 names = pytest.mark.parametrize("name", NAMES)
 
 
@@ -46,7 +46,7 @@ def test_groups_have_options_of_their_own(name: str, generator: torch.Generator)
     for _ in range(3):
         gradients = [g for _ in grid for g in like(values, generator)]
         step_both(ours, theirs, gradients)
-    assert_close(ours, theirs, DRIFT)
+    assert_close(ours, theirs, drift(name))
     assert ran(ours)["foreach"] >= 3
 
 
@@ -58,7 +58,7 @@ def test_implementations_may_differ_between_groups(name: str, generator: torch.G
     theirs = theirs_of(name)(parameters(values * 3))
     for _ in range(2):
         step_both(ours, theirs, like(values, generator) * 3)
-    assert_close(ours, theirs, DRIFT)
+    assert_close(ours, theirs, drift(name))
     assert ran(ours)["for_loop"] == 2
     assert ran(ours)["foreach"] >= 2
 
@@ -81,7 +81,7 @@ def test_a_group_is_added_in_mid_training(name: str, generator: torch.Generator)
             optimizer.add_param_group({"params": parameters(values), "lr": 0.01})
         for _ in range(2):
             step_both(*both, like(values, generator) * 2)
-        assert_close(*both, DRIFT, str(options))
+        assert_close(*both, drift(name), str(options))
         assert ran(both[0])["foreach"] >= 3
 
 
@@ -110,13 +110,21 @@ def test_options_change_between_steps(name: str, change: str, generator: torch.G
     for options in arithmetics(name):
         both = pair(name, values, options)
         for turn in range(3):
-            step_both(*both, like(values, generator))
+            gradients = like(values, generator)
+            try:
+                give(params_of(both[1]), gradients)
+                both[1].step()
+            except KeyError:
+                break  # torch's RMSprop has no buffer for a momentum that begins later
+            give(params_of(both[0]), gradients)
+            both[0].step()
             if turn < 2:  # the second turn changes it once more: momentum on and off and on
                 for optimizer in both:
                     group = optimizer.param_groups[0]
                     group[option] = CHANGES[change](group)
-        assert_close(*both, DRIFT, str(options))
-        assert sum(ran(both[0]).values()) == 3
+        else:
+            assert_close(*both, drift(name), str(options))
+            assert sum(ran(both[0]).values()) == 3
 
 
 @names
@@ -131,7 +139,7 @@ def test_a_learning_rate_in_a_tensor_is_changed_in_place(name: str, generator: t
             ours.param_groups[0]["lr"].fill_(lr)
             theirs.param_groups[0]["lr"] = lr
             step_both(ours, theirs, like(values, generator))
-        assert_close(ours, theirs, DRIFT)
+        assert_close(ours, theirs, drift(name))
         assert ours.param_groups[0]["lr"] == 0.2
         assert ran(ours) == {"foreach" if implementation == "auto" else implementation: 3}
 
@@ -156,7 +164,7 @@ def test_option_tensors_of_one_element_may_have_dimensions(
             theirs = theirs_of(name)(parameters(values), lr=0.1)
             for _ in range(2):
                 step_both(ours, theirs, like(values, generator))
-            assert_close(ours, theirs, (1e-4, 1e-5) if capturable else DRIFT)
+            assert_close(ours, theirs, (1e-4, 1e-5) if capturable else drift(name))
             assert ran(ours) == {implementation: 2}
 
 

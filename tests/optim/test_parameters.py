@@ -15,6 +15,8 @@ from tests.optim.oracle import (
     TOLERANCES,
     arithmetics,
     assert_close,
+    difference,
+    drift,
     entries,
     give,
     like,
@@ -28,7 +30,6 @@ from tests.optim.oracle import (
 )
 
 IMPLEMENTATIONS = ("for_loop", "foreach", "auto")
-DRIFT = (1e-11, 1e-11)
 
 implementations = pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 names = pytest.mark.parametrize("name", NAMES)
@@ -49,9 +50,9 @@ def test_a_parameter_without_gradient_misses_the_step(
             gradients[2] = None if step % 2 == 0 else gradients[2]
             gradients[3] = None if step < 3 else gradients[3]
             step_both(ours, theirs, gradients)
-        assert_close(ours, theirs, DRIFT, str(options))
+        assert_close(ours, theirs, drift(name), str(options))
         assert torch.equal(params_of(ours)[0], values[0])
-        assert params_of(ours)[0] not in ours.state
+        assert (params_of(ours)[0] in ours.state) == (params_of(theirs)[0] in theirs.state)
         expected = "foreach" if implementation == "auto" else implementation
         assert set(ran(ours)) == {expected}
         assert ran(ours)[expected] >= 7
@@ -117,8 +118,11 @@ def test_complex_parameters(
         ours, theirs = pair(name, values, options, {"implementation": implementation})
         for _ in range(3):
             step_both(ours, theirs, [torch.randn(x.shape, generator=generator, dtype=dtype) for x in values])
-            assert_close(ours, theirs, (2e-5, 2e-5) if dtype == torch.complex64 else DRIFT, str(options))
-        assert all(x.dtype == dtype for key in entries(ours) if key != "step" for x in entries(ours)[key])
+            assert_close(
+                ours, theirs, (2e-5, 2e-5) if dtype == torch.complex64 else drift(name), str(options)
+            )
+        pairs = [key for key in entries(ours) if key not in ALGORITHMS[name].zero_dim_state]
+        assert all(x.dtype == dtype for key in pairs for x in entries(ours)[key])
         assert ran(ours) == {"foreach" if implementation == "auto" else implementation: 3}
 
 
@@ -216,8 +220,13 @@ def test_state_moves_to_a_new_parameter(name: str, generator: torch.Generator) -
         gradients[2] = torch.randn(9, generator=generator, dtype=torch.float64)
         for _ in range(3):
             step_both(ours, theirs, gradients)
-        assert_close(ours, theirs, DRIFT, str(options))
+        assert_close(ours, theirs, drift(name), str(options))
         assert ran(ours)["foreach"] >= 4
+
+
+# Where an infinity of torch's for-loop may be NaN here: the average of infinite parameters, which torch's
+# foreach form loses one step later, and a gradient that has changed its sign.
+LOST = {"ASGD": "ax", "Rprop": "prev"}
 
 
 @names
@@ -230,7 +239,14 @@ def test_nan_and_infinity_stay_where_torch_has_them(name: str) -> None:
             ours, theirs = pair(name, values, options, {"implementation": implementation})
             for _ in range(3):
                 step_both(ours, theirs, gradients)
-                assert_close(ours, theirs, (1e-4, 1e-4), f"{implementation} {options}")
+                held, expected = entries(ours), entries(theirs)
+                if name in LOST:
+                    (lost,), (kept,) = held.pop(LOST[name]), expected.pop(LOST[name])
+                    finite = kept.isfinite() & lost.isfinite()
+                    assert not (lost.isnan() & kept.isfinite() & ~gradients[0].isinf()).any()
+                    torch.testing.assert_close(lost[finite], kept[finite], rtol=1e-4, atol=1e-4)
+                found = difference(held, expected, (1e-4, 1e-4))
+                assert found is None, f"{implementation} {options}: {found}"
             assert sum(ran(ours).values()) == 3
 
 

@@ -10,6 +10,7 @@ from tests.optim.oracle import (
     NAMES,
     arithmetics,
     assert_close,
+    drift,
     give,
     like,
     pair,
@@ -35,13 +36,15 @@ names = pytest.mark.parametrize("name", NAMES)
 def test_trajectory_is_torchs(name: str, dtype: torch.dtype, generator: torch.Generator) -> None:
     values = tensors(generator, dtype)
     gradients = [like(values, generator) for _ in range(STEPS)]
+    moved = False
     for options in arithmetics(name):
         ours, theirs = pair(name, values, options | LR)
         for now in gradients:
             step_both(ours, theirs, now)
-        assert_close(ours, theirs, DRIFT[dtype], str(options))
+        assert_close(ours, theirs, max(DRIFT[dtype], drift(name)), str(options))
         assert ran(ours) == {"foreach": STEPS}
-        assert not torch.equal(params_of(ours)[2], values[2])
+        moved |= not torch.equal(params_of(ours)[2], values[2])
+    assert moved
 
 
 @dtypes

@@ -93,11 +93,11 @@ def _copies(places: dict[str, str], form: Form) -> Iterator[str]:
 def unfused(program: Program, tensor_scalars: Collection[str]) -> Program:
     """Take operations apart whose scalar is a tensor, where torch wants a number.
 
-    What remains (add, mul, div by a scalar) torch accepts with 0-d tensors too.
+    What has one tensor operand (add, mul, div by a scalar, clamps) torch accepts with 0-d tensors too.
     """
     ops: list[Op] = []
     for op in program.ops:
-        if op.scalar not in tensor_scalars or op.operation in WITH_SCALAR.values():
+        if op.scalar not in tensor_scalars or op.operation.tensors == 1:
             ops.append(op)
             continue
         names = iter(f"{op.target}_{suffix}" for suffix in "abc")

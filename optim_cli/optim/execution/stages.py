@@ -36,7 +36,7 @@ def before_rule(group: Mapping[str, Any]) -> tuple[Stage, ...]:
     stages = []
     if group["maximize"]:
         stages.append(MAXIMIZE)
-    weight_decay = group["weight_decay"]
+    weight_decay = group.get("weight_decay", 0)
     if isinstance(weight_decay, Tensor) or weight_decay != 0:
         decoupled = group.get("decoupled_weight_decay", False)
         stages.append(DECOUPLED_DECAY if decoupled else L2_DECAY)

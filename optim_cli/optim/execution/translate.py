@@ -336,7 +336,7 @@ def _check_scalar(file: str, node: ast.expr, known: set[str]) -> None:
     match node:
         case ast.Name(id=x) if x in known:
             pass
-        case ast.Constant(value=int() | float()):
+        case ast.Constant(value=int() | float()) | ast.Attribute(value=ast.Name(id="torch"), attr="inf"):
             pass
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             _check_scalar(file, operand, known)

@@ -37,7 +37,11 @@ OPERATIONS = {
     operation.name: operation
     for operation in (
         Operation("neg", 1),
+        Operation("abs", 1),
         Operation("sqrt", 1),
+        Operation("sign", 1),
+        Operation("clamp_min", 1, scalar="min"),
+        Operation("clamp_max", 1, scalar="max"),
         Operation("add", 2, scalar="alpha", default=1.0, commutative=True),
         Operation("sub", 2),
         Operation("mul", 2, commutative=True),
@@ -64,6 +68,8 @@ class Scalars:
     (float64, 0-d or one entry per parameter), where nothing may wait for the device.
     """
 
+    inf = math.inf
+
     @staticmethod
     def sqrt(x: float | Tensor) -> float | Tensor:
         """Square root of a number or of every entry."""
@@ -87,6 +93,6 @@ ALLOWED_IN_RULES = (
     + ", ".join(f"torch.{name}" for name in OPERATIONS)
 )
 ALLOWED_IN_SCALARS = (
-    "numbers, names, + - * / **, comparisons; assignments to one name, a final return of dict(...); "
-    + ", ".join(f"torch.{name}" for name in SCALAR_FUNCTIONS)
+    "numbers, torch.inf, names, + - * / **, comparisons; assignments to one name, a final return of "
+    "dict(...); " + ", ".join(f"torch.{name}" for name in SCALAR_FUNCTIONS)
 )

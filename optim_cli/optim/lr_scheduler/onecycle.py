@@ -27,7 +27,7 @@ class OneCycleLR(LRScheduler):
         steps_per_epoch: steps in an epoch.
         pct_start: fraction of the cycle spent rising.
         anneal_strategy: shape of the ramps, cos or linear.
-        cycle_momentum: mirror momentum (SGD) or beta1 (Adam) against the rate.
+        cycle_momentum: mirror momentum (SGD) or beta1 (Adam) against the rate, where the optimizer has one.
         base_momentum: momentum at the peak of the rate.
         max_momentum: momentum at both ends.
         div_factor: the first rate is `max_lr / div_factor`.
@@ -36,8 +36,7 @@ class OneCycleLR(LRScheduler):
         last_epoch: the step to resume after, -1 for a fresh start.
 
     Raises:
-        ValueError: a value outside its range, neither form of length given, or momentum to be cycled
-            in an optimizer that has none.
+        ValueError: a value outside its range, or neither form of length given.
     """
 
     outright = True
@@ -68,18 +67,14 @@ class OneCycleLR(LRScheduler):
             )
         self._anneal_func_type = anneal_strategy
         self._schedule_phases = _phases(self.total_steps, pct_start, three_phase)
-        self.cycle_momentum = cycle_momentum
+        self.cycle_momentum = cycle_momentum and bool({"momentum", "betas"} & optimizer.defaults.keys())
         groups = optimizer.param_groups
         if last_epoch == -1:
             for group, peak in zip(groups, per_group("max_lr", max_lr, len(groups)), strict=True):
                 group["initial_lr"] = peak / div_factor
                 group["max_lr"] = peak
                 group["min_lr"] = group["initial_lr"] / final_div_factor
-        if cycle_momentum:
-            if not {"momentum", "betas"} & optimizer.defaults.keys():
-                raise ValueError(
-                    "optimizer must support momentum or beta1 with `cycle_momentum` option enabled"
-                )
+        if self.cycle_momentum:
             self.use_beta1 = "betas" in optimizer.defaults
             if last_epoch == -1:
                 highest = per_group("max_momentum", max_momentum, len(groups))

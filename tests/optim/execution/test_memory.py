@@ -49,8 +49,9 @@ def test_temporaries(name: str, options: Options, expected: int) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_algorithm_holds_more_than_two_temporaries(name: str) -> None:
+def test_no_algorithm_holds_more_than_three_temporaries(name: str) -> None:
+    """As torch's forms do: Adadelta, which divides two roots, beside a gradient with weight decay."""
     grid = arithmetics(name)
     assert grid
     for options in grid:
-        assert temporaries(name, options) <= 2, options
+        assert temporaries(name, options) <= 3, options

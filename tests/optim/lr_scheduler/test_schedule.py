@@ -159,3 +159,18 @@ def test_per_group() -> None:
     assert per_group("x", (1, 2), 2) == [1, 2]
     with pytest.raises(ValueError, match=r"^x must have the same length as optimizer.param_groups"):
         per_group("x", [1, 2, 3], 2)
+
+
+def test_without_momentum_only_the_rate_cycles() -> None:
+    rates: list[list[float]] = []
+    for cycle_momentum in (True, False):
+        optimizer = optim.ALGORITHMS["Adagrad"]([torch.ones(1)], lr=1.0)
+        scheduler = OneCycleLR(optimizer, max_lr=1.0, total_steps=10, cycle_momentum=cycle_momentum)
+        rates.append([])
+        for _ in range(9):
+            rates[-1].append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            scheduler.step()
+        assert "momentum" not in optimizer.param_groups[0]
+    assert rates[0] == rates[1]
+    assert len({*rates[0]}) > 5
