@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from optim_cli.optim import ALGORITHMS
 from optim_cli.optim.elementwise import Elementwise
+from tests.optim.any_algorithm import SHARED, takes_dimension
 from tests.optim.oracle import Options, ran, theirs_of
 
 STEPS = 4
-SHARED = sorted(name for name in ALGORITHMS if hasattr(torch.optim, name))
 # A refusal of torch that is none of ours, as docs/deviations.md says.
 ACCEPTED = "as a Tensor is not supported for capturable=False and foreach=True"
 # Of a pair that torch shows whole, ours shows the number that is wrong.
@@ -64,7 +64,7 @@ class Trained:
     def __init__(self, cls: Any, network: nn.Module, options: Options, sparse: bool) -> None:
         self.network = copy.deepcopy(network)
         self.sparse = sparse
-        self.params = [p for p in self.network.parameters() if takes(cls.__name__, p)]
+        self.params = [p for p in self.network.parameters() if takes_dimension(cls.__name__, p.dim())]
         self.optimizer = cls(self.params, **copy.deepcopy(options))
         self.losses: list[float] = []
 
@@ -80,20 +80,6 @@ class Trained:
                 assert p.grad is not None
                 p.grad = p.grad.to_sparse()
         return loss
-
-
-@cache
-def _takes(name: str, dims: int) -> bool:
-    try:
-        theirs_of(name)([nn.Parameter(torch.ones((2,) * dims))])
-    except ValueError:
-        return False
-    return True
-
-
-def takes(name: str, p: Tensor) -> bool:
-    """Whether torch's algorithm accepts a parameter of that dimension."""
-    return _takes(name, p.dim())
 
 
 def network(generator: torch.Generator) -> nn.Module:
