@@ -6,8 +6,10 @@ What can be varied is read from the constructors, so a new algorithm is tested w
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cache
 from itertools import product
 from typing import Annotated, Any, get_origin, get_type_hints
 
@@ -21,9 +23,11 @@ from optim_cli.optim.optimizer import Optimizer
 Options = dict[str, Any]
 Entries = dict[str, list[Tensor]]
 
-# Elementwise algorithms that torch has too.
+# Elementwise algorithms that torch has too, and that take dense gradients.
 NAMES = [
-    name for name, cls in ALGORITHMS.items() if issubclass(cls, Elementwise) and hasattr(torch.optim, name)
+    name
+    for name, cls in ALGORITHMS.items()
+    if issubclass(cls, Elementwise) and cls.sparse_gradients != "required" and hasattr(torch.optim, name)
 ]
 
 # What asks for an execution, in torch's words.
@@ -86,7 +90,7 @@ def combinations(name: str) -> list[Options]:
     ours = get_type_hints(ALGORITHMS[name].__init__, include_extras=True)
     choices: dict[str, list[Any]] = {}
     for option, parameter in inspect.signature(ALGORITHMS[name]).parameters.items():
-        if option in ("params", "implementation", "foreach", "fused"):
+        if option in ("params", "implementation", "foreach", "fused") or option not in theirs:
             continue
         values = [*_values(option, ours[option], parameter.default)]
         if "Tensor" in str(theirs[option]):
@@ -137,14 +141,30 @@ def plain(options: Options) -> Options:
     return {name: _number(value) for name, value in options.items()} | modes
 
 
+def drawn(grid: list[Options], generator: torch.Generator, count: int) -> list[Options]:
+    """Some of a grid, without repetition."""
+    order = torch.randperm(len(grid), generator=generator).tolist()
+    return [grid[i] for i in order[:count]]
+
+
+@cache
 def arithmetics(name: str) -> list[Options]:
-    """Combinations that differ in what is computed, and that torch accepts."""
+    """Combinations that torch accepts and that compute different things: few, with every three values."""
     found: dict[str, Options] = {}
     for options in map(plain, combinations(name)):
         with suppress(ValueError):
             theirs_of(name)([torch.ones(1)], **options)
             found[repr(options)] = options
-    return list(found.values())
+    triples = {
+        key: set(itertools.combinations([f"{option}={value}" for option, value in options.items()], 3))
+        for key, options in found.items()
+    }
+    chosen, missing = [], set().union(*triples.values())
+    while missing:
+        best = max(triples, key=lambda key: len(triples[key] & missing))
+        missing -= triples[best]
+        chosen.append(found[best])
+    return chosen
 
 
 def _number(value: Any) -> Any:

@@ -32,6 +32,7 @@ class Adagrad(Elementwise):
         foreach, fused: torch's switches; prefer `implementation`.
         maximize: ascend instead of descend.
         differentiable: record the step for autograd.
+        capturable: keep step counts on the parameters' device, for CUDA graphs.
         implementation: auto, for_loop, foreach or fused.
 
     Raises:
@@ -39,6 +40,8 @@ class Adagrad(Elementwise):
     """
 
     zero_dim_state = ("step",)
+    sparse_gradients = "accepted"
+    beyond_torch = ("capturable",)
 
     def __init__(
         self,
@@ -53,6 +56,7 @@ class Adagrad(Elementwise):
         maximize: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
+        capturable: bool = False,
         implementation: Implementation = "auto",
     ) -> None:
         self._setup(locals())
