@@ -110,7 +110,7 @@ def test_copies_have_what_is_public_and_no_hooks(name: str, duplicate: Any) -> N
     twin = duplicate(ours)
     public = {key for key in vars(ours) if not key.startswith("_")}
     assert public == {key for key in vars(twin) if not key.startswith("_")}
-    assert twin.defaults == ours.defaults
+    assert ours.defaults.items() <= twin.defaults.items()  # torch adds `differentiable` where it is missing
     twin.load_state_dict(twin.state_dict())
     before = [p.clone() for p in params_of(twin)]
     step(twin)

@@ -24,9 +24,6 @@ OUR_WORDS = {"Invalid eta values: 1.0, 0.5": r"Invalid eta value at index 0: 1.0
 # Muon turns matrices in bfloat16, where another order of operations is another rounding, of 2^-8.
 TOLERANCES = {"Muon": (2**-6, 1e-4)}
 EXACT = (1e-9, 1e-11)
-DENSE_ONLY = {
-    name: pytest.mark.xfail(strict=True, reason="takes dense gradients only") for name in ("SGD", "Adagrad")
-}
 
 names = pytest.mark.parametrize("name", SHARED)
 
@@ -120,7 +117,7 @@ def test_inputs_train_as_with_torch(name: str, generator: torch.Generator) -> No
 
 
 @pytest.mark.filterwarnings("ignore:Sparse invariant checks")
-@pytest.mark.parametrize("name", [pytest.param(name, marks=DENSE_ONLY.get(name, ())) for name in SHARED])
+@names
 def test_sparse_gradients_train_as_with_torch(name: str, generator: torch.Generator) -> None:
     info = database()[name]
     if not (info.supports_sparse or info.only_supports_sparse_grads):
