@@ -369,7 +369,13 @@ def _kept(
     name: str, states: Sequence[dict[str, Any]], value: float | Tensor, differentiable: bool
 ) -> float | Tensor:
     """Store new values of a 0-d state that lives in tensors; the values as they are stored."""
-    new = torch.as_tensor(value).to(stored_dtype())
+    dtype = stored_dtype()
+    # A fill, unlike a copy from the host, does not wait for the device.
+    new = (
+        value.to(dtype)
+        if isinstance(value, Tensor)
+        else torch.full((), value, dtype=dtype, device=states[0][name].device)
+    )
     entries = list(new.expand(len(states)).unbind())
     if differentiable:
         # The step is recorded: what it depends on is not overwritten.
