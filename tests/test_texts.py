@@ -6,17 +6,20 @@ import logging
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from optim_cli.assemble import assemble, resolve
+from optim_cli.optim import SparseAdam
 from tests.command_lines import told
-from tests.experiments import ENVIRONMENT, ROOT, train, without_trace
+from tests.experiments import ENVIRONMENT, ROOT, config_of, train, without_trace
 from tests.results import unlike
 
 TEXTS = ("dataset=python_reference", "model=bag_of_words")
-DENSE = ("model.sparse=false", "optimizer=adam", "optimizer.lr=0.3", "trainer.epochs=4")
+RECIPE = ("recipe=python_reference/sparse_adam", "averaging=ema", "averaging.decay=0.9")
 
 
 @pytest.fixture(autouse=True)
@@ -30,14 +33,40 @@ def _leave_no_trace() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def test_topics_are_learned(tmp_path: Path) -> None:
-    done = train(tmp_path / "run", *TEXTS, *DENSE, "averaging=ema", "averaging.decay=0.9")
-    final = done.results.final
-    assert final["test/accuracy"] > 0.6
-    assert final["test_averaged/accuracy"] > 0.6
+def test_the_recipe_learns_topics_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    done = train(tmp_path / "run", *RECIPE)
+    assert done.results.epochs == 20
+    # Far from the largest topic's share of paragraphs, whatever the version of Python.
+    assert done.results.final["test/accuracy"] > 0.6
+    assert done.results.final["test_averaged/accuracy"] > 0.6
     assert (done.directory / "curves.png").is_file()
-    again = train(tmp_path / "again", *TEXTS, *DENSE, "averaging=ema", "averaging.decay=0.9")
-    assert not unlike(done.directory, again.directory)
+
+    schedule = f"scheduler.total_steps={done.results.steps}"
+    train(tmp_path / "stopped", *RECIPE, schedule, "trainer.epochs=11")
+    resumed = train(tmp_path / "stopped", *RECIPE, schedule, resume=True)
+    assert resumed.results.steps == done.results.steps
+    assert not unlike(done.directory, resumed.directory)
+
+
+def test_gradients_are_sparse_and_few_words_move() -> None:
+    training = assemble(resolve(config_of(*RECIPE, "scheduler=none")), torch.device("cpu"))
+    weight = training.model.get_parameter("head.weight")
+    training.trainer = replace(training.trainer, max_steps=1)
+    training.epoch = 1
+    training.train_epoch(total=1)
+    assert weight.grad is not None
+    assert weight.grad.is_sparse
+    moved = weight.detach().any(1).sum().item()
+    assert 0 < moved < 0.1 * len(weight)
+    assert isinstance(training.optimizer, SparseAdam)
+    assert training.optimizer.executions == {"foreach": 1, "sparse": 1}
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adagrad"])
+def test_other_optimizers_take_sparse_gradients_without_weight_decay(optimizer: str, tmp_path: Path) -> None:
+    rate, plain = ("optimizer.lr=1.0", "optimizer.weight_decay=0.0"), f"optimizer={optimizer}"
+    done = train(tmp_path / "run", *TEXTS, plain, *rate, "trainer.epochs=2")
+    assert done.results.final["train/accuracy"] > 0.2
 
 
 def test_images_and_texts_are_told_apart() -> None:
