@@ -35,6 +35,8 @@ CPU = torch.device("cpu")
 # Constructor arguments that stand in no YAML: what the program supplies (SUPPLIED), torch's switches that
 # `implementation` replaces, options for programs rather than experiments, and the ways of resuming.
 LEFT_OUT = {"foreach", "fused", "capturable", "differentiable", "decoupled_weight_decay", "last_epoch"}
+# What takes or gives texts, and what goes with it; everything else goes with images.
+TEXTS = {"bag_of_words": "dataset=python_reference", "python_reference": "model=bag_of_words"}
 # Another form of an argument that is there.
 ALTERNATIVES = {"total_steps": {"epochs", "steps_per_epoch"}}
 
@@ -69,7 +71,8 @@ def test_composes_and_becomes_its_part(
         assert values["dataset"]["root"] == "data"
         return
     images = ["dataset=synthetic", "dataset.num_samples=200", "dataset.input_shape=[3,16,16]"]
-    training = parts_of(tmp_path, *([] if group == "dataset" else images), f"{group}={choice}")
+    beside = [TEXTS[choice]] if choice in TEXTS else [] if group == "dataset" else images
+    training = parts_of(tmp_path, *beside, f"{group}={choice}")
     part = training.trainer if group == "trainer" else getattr(training, group)
     if not values[group]:
         assert part is None
@@ -78,9 +81,10 @@ def test_composes_and_becomes_its_part(
     if inspect.isclass(target):
         assert type(part) is target
     if group == "model":
+        inputs, _ = next(training.dataset.test.batches(2, CPU))
         with torch.no_grad():
-            logits = training.model.eval()(torch.zeros(2, 3, 16, 16))
-        assert logits.shape == (2, 10)
+            logits = training.model.eval()(inputs)
+        assert logits.shape == (2, training.dataset.num_classes)
 
 
 @pytest.mark.parametrize(("group", "choice"), ALL, ids=lambda x: str(x))
