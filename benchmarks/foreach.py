@@ -51,6 +51,7 @@ OPTIMIZERS: dict[str, tuple[str, dict[str, Any]]] = {
     "RMSprop": ("RMSprop", {}),
     "RMSprop whole": ("RMSprop", dict(momentum=0.9, centered=True)),
     "Rprop": ("Rprop", {}),
+    "Adafactor": ("Adafactor", {}),
 }
 
 

@@ -49,7 +49,7 @@ def as_torch_spells_it(options: dict[str, Any]) -> dict[str, Any]:
 
 def implementation_of(group: Mapping[str, Any]) -> Implementation:
     """The implementation that a parameter group asks for, as torch reads `foreach` and `fused`."""
-    foreach, fused = group["foreach"], group.get("fused")
+    foreach, fused = group.get("foreach"), group.get("fused")
     if fused:
         return "fused"
     if foreach:
@@ -171,7 +171,7 @@ def _step(optimizer: Optimizer, closure: Callable[[], Any] | None = None) -> Any
     if closure is not None:
         with torch.enable_grad():
             loss = closure()
-    with torch.set_grad_enabled(bool(optimizer.defaults["differentiable"])):
+    with torch.set_grad_enabled(bool(optimizer.defaults.get("differentiable"))):
         optimizer._update()
     return loss
 
