@@ -21,7 +21,7 @@ from optim_cli.optim import ALGORITHMS
 from optim_cli.optim.lr_scheduler import SCHEDULERS
 from optim_cli.training.averaging import EMA
 from optim_cli.training.loop import Training
-from tests.experiments import ROOT, config_of
+from tests.experiments import BESIDE, ROOT, config_of
 
 CONFIGS = ROOT / "configs"
 FILES = {
@@ -69,7 +69,9 @@ def test_composes_and_becomes_its_part(
         assert values["dataset"]["root"] == "data"
         return
     images = ["dataset=synthetic", "dataset.num_samples=200", "dataset.input_shape=[3,16,16]"]
-    training = parts_of(tmp_path, *([] if group == "dataset" else images), f"{group}={choice}")
+    training = parts_of(
+        tmp_path, *([] if group == "dataset" else images), f"{group}={choice}", *BESIDE.get(choice, ())
+    )
     part = training.trainer if group == "trainer" else getattr(training, group)
     if not values[group]:
         assert part is None

@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import product
-from typing import Annotated, Any, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -98,6 +98,8 @@ def combinations(name: str) -> list[Options]:
 def _values(option: str, hint: Any, default: Any) -> list[Any]:
     if hint is bool:
         return [False, True]
+    if choices := [x for part in get_args(hint) if get_origin(part) is Literal for x in get_args(part)]:
+        return choices
     if option == "lr":
         return [0.125]  # with 0 no parameter would move, and less is lost in bfloat16
     if isinstance(default, tuple):
@@ -111,7 +113,7 @@ def _other(default: float) -> float:
     """Another value: what is small may vanish, a rate is halved, a time is short enough to pass in a test."""
     if default < 0.01:
         return 0.0
-    return default / 2 if default <= 1 else 1.0
+    return default / 2 if default <= 1 else type(default)(1)
 
 
 def _as_tensors(value: Any) -> Any:

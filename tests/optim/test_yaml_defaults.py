@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.experiments import ROOT, train
+from tests.experiments import BESIDE, ROOT, train
 
 CHOICES = sorted(path.stem for path in (ROOT / "configs" / "optimizer").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_trains_the_default_experiment(choice: str, tmp_path: Path) -> None:
-    done = train(tmp_path / "run", f"optimizer={choice}", "trainer.epochs=5")
+    done = train(tmp_path / "run", f"optimizer={choice}", *BESIDE.get(choice, ()), "trainer.epochs=5")
     assert done.results.final["val/accuracy"] > 0.8
 
 
