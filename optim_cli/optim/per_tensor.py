@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from optim_cli.optim.execution.foreach import portions
+from optim_cli.optim.execution.zero_dim import stored_dtype
 from optim_cli.optim.optimizer import Optimizer, implementation_of
 
 NATIVE = (Tensor, torch.nn.Parameter)
@@ -77,6 +78,9 @@ class PerTensor(Optimizer):
             for name, value in held.items():
                 if isinstance(value, _AsSaved):
                     held[name] = value.tensor.to(p.device, copy=True)
+                elif name == "step" and not isinstance(value, Tensor):
+                    # Old checkpoints of torch hold a plain number.
+                    held[name] = torch.tensor(float(value), dtype=stored_dtype())
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state; what is saved wider than its parameter keeps its dtype (torch rounds it)."""

@@ -86,7 +86,7 @@ def combinations(name: str) -> list[Options]:
     ours = get_type_hints(ALGORITHMS[name].__init__, include_extras=True)
     choices: dict[str, list[Any]] = {}
     for option, parameter in inspect.signature(ALGORITHMS[name]).parameters.items():
-        if option in ("params", "implementation", "foreach", "fused"):
+        if option in ("params", "foreach", "fused") or option not in theirs:
             continue
         values = [*_values(option, ours[option], parameter.default)]
         if "Tensor" in str(theirs[option]):
