@@ -10,6 +10,14 @@ from torch import Tensor
 from optim_cli.optim.per_tensor import State
 
 
+def no_average(p: Tensor) -> State:
+    """Averages before the first step: over rows and columns, or for a vector or number of each element."""
+    if p.dim() < 2:
+        return {"variance": torch.zeros_like(p, memory_format=torch.preserve_format).detach()}
+    *batch, rows, columns = p.shape
+    return {"row_var": p.new_zeros(*batch, rows, 1), "col_var": p.new_zeros(*batch, 1, columns)}
+
+
 def factored(
     grads: Sequence[Tensor], states: Sequence[State], weights: Sequence[float], eps1: float
 ) -> list[Tensor]:

@@ -41,8 +41,8 @@ NAMES = [
 ]
 STEPS = 3
 EXECUTIONS = {"auto": "foreach", "foreach": "foreach", "for_loop": "for_loop"}
-# Muon's iteration is in bfloat16, and makes a rounding (2^-9) larger where singular values are small. Products
-# of many matrices may sum in another order than those of one; a CPU gives torch's bits.
+# Muon's iteration is in bfloat16, and makes a rounding (2^-9) larger where singular values are small. The
+# products of many matrices may sum in another order than those of one; a CPU gives torch's bits.
 IN_BFLOAT16 = (2**-6, 2**-6)
 
 names = pytest.mark.parametrize("name", NAMES)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from optim_cli.optim.execution.zero_dim import stored_dtype
-from optim_cli.optim.factored_variance import factored, whole
+from optim_cli.optim.factored_variance import factored, no_average, whole
 from optim_cli.optim.hyperparameters import NonNegative
 from optim_cli.optim.optimizer import Implementation
 from optim_cli.optim.per_tensor import PerTensor, State
@@ -68,12 +68,8 @@ class Adafactor(PerTensor):
             raise ValueError(f"epsilon1 should be >= 0 but is: {options['eps'][0]} (None: that of the dtype)")
 
     def create(self, p: Tensor) -> State:
-        """The step count, and averages of squared gradients: of rows and columns, or of all elements."""
-        step = {"step": torch.zeros((), dtype=stored_dtype())}
-        if p.dim() < 2:
-            return step | {"variance": torch.zeros_like(p, memory_format=torch.preserve_format).detach()}
-        *batch, rows, columns = p.shape
-        return step | {"row_var": p.new_zeros(*batch, rows, 1), "col_var": p.new_zeros(*batch, 1, columns)}
+        """The step count, and averages of squared gradients."""
+        return {"step": torch.zeros((), dtype=stored_dtype())} | no_average(p)
 
     def kind(self, p: Tensor) -> bool:
         """Whether the variance is factored."""
@@ -85,6 +81,10 @@ class Adafactor(PerTensor):
         """One step."""
         eps1, eps2 = options["eps"]
         eps1 = torch.finfo(params[0].dtype).eps if eps1 is None else eps1
+        if params[0].is_cuda and torch.cuda.is_current_stream_capturing():
+            raise RuntimeError(
+                "Adafactor cannot be captured in a CUDA graph: its step counts are on the host"
+            )
         torch._foreach_add_([state["step"] for state in states], 1)
         steps = [state["step"].item() for state in states]
         weights = [step ** options["beta2_decay"] for step in steps]
