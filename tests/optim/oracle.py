@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from itertools import product
-from typing import Annotated, Any, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -91,7 +91,7 @@ def combinations(name: str) -> list[Options]:
     ours = get_type_hints(ALGORITHMS[name].__init__, include_extras=True)
     choices: dict[str, list[Any]] = {}
     for option, parameter in inspect.signature(ALGORITHMS[name]).parameters.items():
-        if option in ("params", "implementation", "foreach", "fused") or option not in theirs:
+        if option in ("params", "foreach", "fused") or option not in theirs:
             continue
         values = [*_values(name, option, ours[option], parameter.default)]
         if "Tensor" in str(theirs[option]):
@@ -103,6 +103,8 @@ def combinations(name: str) -> list[Options]:
 def _values(name: str, option: str, hint: Any, default: Any) -> list[Any]:
     if hint is bool:
         return [False, True]
+    if choices := [x for part in get_args(hint) if get_origin(part) is Literal for x in get_args(part)]:
+        return choices
     if option == "lr":
         return [0.125]  # with 0 no parameter would move, and less is lost in bfloat16
     if isinstance(default, tuple):
@@ -116,7 +118,7 @@ def _other(default: float) -> float:
     """Another value: what is small may vanish, a rate is halved, a time is short enough to pass in a test."""
     if default < 0.01:
         return 0.0
-    return default / 2 if default <= 1 else 1.0
+    return default / 2 if default <= 1 else type(default)(1)
 
 
 def _others(name: str, option: str, default: tuple[float, ...]) -> tuple[float, ...]:
