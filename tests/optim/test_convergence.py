@@ -32,7 +32,7 @@ class Problem:
         enough: the part of the first loss that may be left.
     """
 
-    loss: Callable[[Tensor], Tensor]
+    loss: Callable[[Tensor], Any]
     start: Tensor
     steps: int
     enough: float
@@ -50,7 +50,7 @@ def valley() -> Problem:
     At the bottom of the valley beside the start, 0.165 of the loss is left: less is only along the valley.
     """
 
-    def loss(x: Tensor) -> Tensor:
+    def loss(x: Tensor) -> Any:
         a, b = 10 * x.flatten()
         return ((1 - a).square() + 100 * (b - a.square()).square()) / 1e5
 
@@ -80,7 +80,7 @@ def minimise(problem: Problem, options: dict[str, Any]) -> list[float]:
     x = nn.Parameter(problem.start.clone())
     optimizer = ALGORITHMS[name]([x], **options)
 
-    def closure() -> Tensor:
+    def closure() -> Any:
         optimizer.zero_grad()
         loss = problem.loss(x)
         loss.backward()

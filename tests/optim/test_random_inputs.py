@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
 import torch
-from annotated_types import Ge, Gt, Le, Lt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -32,9 +32,9 @@ def _float64() -> Iterator[None]:
 
 def numbers(hint: Any, default: float) -> st.SearchStrategy[float]:
     """The default, and eighths of the way from the lower bound (or 0) to the upper (or 1 more)."""
-    bounds = get_args(hint)[1:]
-    low = next((x.ge if isinstance(x, Ge) else x.gt for x in bounds if isinstance(x, Ge | Gt)), 0.0)
-    high = next((x.le if isinstance(x, Le) else x.lt for x in bounds if isinstance(x, Le | Lt)), low + 1)
+    found = {kind: bound for x in get_args(hint)[1:] for kind, bound in asdict(x).items()}
+    low = float(found.get("ge", found.get("gt", 0)))
+    high = float(found.get("le", found.get("lt", low + 1)))
     return st.sampled_from([default, *(low + (high - low) * k / 8 for k in range(1, 8))])
 
 
