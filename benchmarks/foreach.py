@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -36,6 +37,7 @@ LIMITS_WHERE_TORCH_OVERWRITES = {"SGD nesterov": (1.5, 4 / 3 + 0.01)}
 # torch's foreach forms of these loop over tensors.
 LIMITS_WHERE_TORCH_LOOPS = {"ASGD": (0.5, 1.0), "Rprop": (0.5, 1.0)}
 
+Make = Callable[[list[nn.Parameter]], Any]
 OPTIMIZERS: dict[str, tuple[str, dict[str, Any]]] = {
     "SGD momentum": ("SGD", dict(lr=1e-3, momentum=0.9)),
     "SGD nesterov": ("SGD", dict(lr=1e-3, momentum=0.9, nesterov=True)),
@@ -51,6 +53,7 @@ OPTIMIZERS: dict[str, tuple[str, dict[str, Any]]] = {
     "RMSprop": ("RMSprop", {}),
     "RMSprop whole": ("RMSprop", dict(momentum=0.9, centered=True)),
     "Rprop": ("Rprop", {}),
+    "Adafactor": ("Adafactor", {}),
 }
 
 
@@ -113,16 +116,15 @@ class Row:
 
 
 class Runner:
-    """One optimizer on parameters and gradients of its own."""
+    """One optimizer, as `make` makes it, on parameters and gradients of its own."""
 
-    def __init__(self, package: Any, name: str, initial: Sequence[Tensor]) -> None:
-        cls, options = OPTIMIZERS[name]
+    def __init__(self, make: Make, initial: Sequence[Tensor]) -> None:
         self.on_cpu = initial[0].device.type == "cpu"
         self.params = [nn.Parameter(x.clone()) for x in initial]
         self.gradients = [torch.empty_like(x) for x in initial]
         for p, g in zip(self.params, self.gradients, strict=True):
             p.grad = g
-        self.optimizer = getattr(package, cls)(self.params, foreach=True, **options)
+        self.optimizer = make(self.params)
 
     def take(self, gradients: list[Tensor]) -> None:
         """Copy gradients in: torch's nesterov overwrites them."""
@@ -177,10 +179,31 @@ def memory_events(watched: profile) -> list[Any]:
     return [event for event in events if event.name() == "[memory]"]
 
 
-def compare(name: str, pool: Sequence[list[Tensor]], blocks: int) -> Row:
-    """Alternate blocks of steps; medians over all steps. The pool holds initial values and gradients."""
+def both(name: str) -> tuple[Make, Make]:
+    """What makes our optimizer and torch's, as OPTIMIZERS has it."""
+    cls, options = OPTIMIZERS[name]
+    ours, theirs = (
+        partial(getattr(package, cls), foreach=True, **options) for package in (optim, torch.optim)
+    )
+    return ours, theirs
+
+
+def compare(
+    name: str,
+    makers: tuple[Make, Make],
+    pool: Sequence[list[Tensor]],
+    blocks: int,
+    tolerance: tuple[float, float] = (1e-3, 1e-4),
+) -> Row:
+    """Alternate blocks of steps; medians over all steps.
+
+    Args:
+        makers: of our optimizer and of torch's.
+        pool: initial values, then gradients.
+        tolerance: how far the parameters may differ in the end (rtol, atol).
+    """
     initial, *gradients = pool
-    runners = [Runner(package, name, initial) for package in (optim, torch.optim)]
+    runners = [Runner(make, initial) for make in makers]
     size = sum(x.numel() for x in initial)
     steps = 20 if size < 1e6 or not runners[0].on_cpu else 4
     times: tuple[list[float], list[float]] = ([], [])
@@ -196,7 +219,7 @@ def compare(name: str, pool: Sequence[list[Tensor]], blocks: int) -> Row:
     ours, theirs = runners
     assert set(ours.optimizer.executions) == {"foreach"}, ours.optimizer.executions
     for x, y in zip(ours.params, theirs.params, strict=True):
-        assert torch.allclose(x, y, 1e-3, 1e-4), "the two optimizers did not do the same"
+        assert torch.allclose(x, y, *tolerance), "the two optimizers did not do the same"
     return Row(name, (statistics.median(times[0]), statistics.median(times[1])), (ours.peak(), theirs.peak()))
 
 
@@ -230,7 +253,7 @@ def main() -> int:
         shapes = MODELS[model]()
         pool = [[torch.randn(shape, device=arguments.device) for shape in shapes] for _ in range(3)]
         for name in OPTIMIZERS:
-            row = compare(name, pool, arguments.blocks)
+            row = compare(name, both(name), pool, arguments.blocks)
             gc.collect()
             slower, larger = row.ratios
             print(f"{model:10} {name:14} {row.times[0]:10.0f} {row.times[1]:10.0f} {slower:6.2f} ", end="")

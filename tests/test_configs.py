@@ -21,7 +21,7 @@ from optim_cli.optim import ALGORITHMS
 from optim_cli.optim.lr_scheduler import SCHEDULERS
 from optim_cli.training.averaging import EMA
 from optim_cli.training.loop import Training
-from tests.experiments import ROOT, config_of
+from tests.experiments import BESIDE, ROOT, config_of
 
 CONFIGS = ROOT / "configs"
 FILES = {
@@ -35,8 +35,6 @@ CPU = torch.device("cpu")
 # Constructor arguments that stand in no YAML: what the program supplies (SUPPLIED), torch's switches that
 # `implementation` replaces, options for programs rather than experiments, and the ways of resuming.
 LEFT_OUT = {"foreach", "fused", "capturable", "differentiable", "decoupled_weight_decay", "last_epoch"}
-# What takes or gives texts, and what goes with it; everything else goes with images.
-TEXTS = {"bag_of_words": "dataset=python_reference", "python_reference": "model=bag_of_words"}
 # Another form of an argument that is there.
 ALTERNATIVES = {"total_steps": {"epochs", "steps_per_epoch"}}
 
@@ -71,7 +69,9 @@ def test_composes_and_becomes_its_part(
         assert values["dataset"]["root"] == "data"
         return
     images = ["dataset=synthetic", "dataset.num_samples=200", "dataset.input_shape=[3,16,16]"]
-    beside = [TEXTS[choice]] if choice in TEXTS else [] if group == "dataset" else images
+    beside = BESIDE.get(choice, ())
+    if group != "dataset" and not any(x.startswith("dataset=") for x in beside):
+        beside = (*images, *beside)
     training = parts_of(tmp_path, *beside, f"{group}={choice}")
     part = training.trainer if group == "trainer" else getattr(training, group)
     if not values[group]:

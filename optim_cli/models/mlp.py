@@ -21,6 +21,7 @@ class MLP(nn.Module):
     Args:
         hidden: width of each hidden layer; none makes logistic regression.
         dropout: probability that a hidden unit is dropped in training.
+        bias: whether the layers have biases; without them, all parameters are matrices.
     """
 
     def __init__(
@@ -31,17 +32,18 @@ class MLP(nn.Module):
         hidden: list[Annotated[int, Ge(1)]],
         activation: Literal["relu", "gelu", "silu", "tanh"],
         dropout: Annotated[float, Ge(0), Lt(1)],
+        bias: bool = True,
     ) -> None:
         super().__init__()
         self.body = nn.Sequential(nn.Flatten())
         width = prod(input_shape)
         for next_width in hidden:
-            self.body.append(nn.Linear(width, next_width))
+            self.body.append(nn.Linear(width, next_width, bias))
             self.body.append(ACTIVATIONS[activation]())
             if dropout:
                 self.body.append(nn.Dropout(dropout))
             width = next_width
-        self.head = nn.Linear(width, num_classes)
+        self.head = nn.Linear(width, num_classes, bias)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images -> logits."""

@@ -288,10 +288,10 @@ class Elementwise(Optimizer):
         wanted = implementation_of(group)
         if group.get("differentiable", False):
             return "for_loop"
-        if wanted == "fused":
-            self._tell_once("no fused execution for these tensors, foreach runs instead")
-            return "foreach"
-        return wanted
+        runs = self.stand_ins.get(wanted, wanted)
+        if runs != wanted:
+            self._tell_once(f"no {wanted} execution for these tensors, {runs} runs instead")
+        return runs
 
     def _settle(self, execution: str, columns: Columns) -> str:
         """Settle on the execution for tensors of equal kind, and count it."""

@@ -60,13 +60,24 @@ def implementation_of(group: Mapping[str, Any]) -> Implementation:
 class Optimizer(torch.optim.Optimizer):
     """What all algorithms share; a subclass lists its options in `__init__` and defines `_update`.
 
+    Options that mean the same wherever an algorithm has them:
+
+    Args:
+        maximize: ascend instead of descend.
+        capturable: keep 0-d states on the parameters' device, so that a CUDA graph may hold the step.
+        differentiable: record the step for autograd, in the for-loop.
+        implementation: auto (the fastest that the tensors allow), for_loop, foreach or fused.
+        foreach, fused: torch's two switches for the same; `None` leaves the choice open.
+
     Attributes:
         executions: how often each execution has run, by name: tests and benchmarks assert on it.
         implementations: what may be asked for besides auto.
+        stand_ins: what runs in the place of an execution that does not exist; the user is told once.
         beyond_torch: options that torch lacks; groups hold them only where they are set.
     """
 
     implementations: ClassVar[tuple[str, ...]] = ("for_loop", "foreach", "fused")
+    stand_ins: ClassVar[Mapping[str, str]] = {"fused": "foreach"}
     beyond_torch: ClassVar[tuple[str, ...]] = ()
 
     # Keys that checkpoints written before torch had them lack, by option name.

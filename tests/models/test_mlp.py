@@ -36,6 +36,11 @@ def test_no_hidden_layer_is_logistic_regression() -> None:
     assert torch.equal(model(images), model.head(images.flatten(1)))
 
 
+def test_without_biases_all_parameters_are_matrices() -> None:
+    model = MLP(input_shape=(2, 3, 4), num_classes=6, hidden=[5], activation="relu", dropout=0.0, bias=False)
+    assert [p.shape for p in model.parameters()] == [(5, 24), (6, 5)]
+
+
 def test_dropout_acts_in_training_only() -> None:
     model = make(hidden=(200,), dropout=0.5)
     images = torch.randn(8, 2, 3, 4)

@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from itertools import product
-from typing import Annotated, Any, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
 
 from optim_cli.optim import ALGORITHMS
 from optim_cli.optim.elementwise import Elementwise
+from optim_cli.optim.hyperparameters import check_ranges
 from optim_cli.optim.optimizer import Optimizer
 
 Options = dict[str, Any]
@@ -90,22 +91,24 @@ def combinations(name: str) -> list[Options]:
     ours = get_type_hints(ALGORITHMS[name].__init__, include_extras=True)
     choices: dict[str, list[Any]] = {}
     for option, parameter in inspect.signature(ALGORITHMS[name]).parameters.items():
-        if option in ("params", "implementation", "foreach", "fused") or option not in theirs:
+        if option in ("params", "foreach", "fused") or option not in theirs:
             continue
-        values = [*_values(option, ours[option], parameter.default)]
+        values = [*_values(name, option, ours[option], parameter.default)]
         if "Tensor" in str(theirs[option]):
             values.append(_as_tensors(values[0] or values[1]))
         choices[option] = values
     return [dict(zip(choices, values, strict=True)) for values in product(*choices.values())]
 
 
-def _values(option: str, hint: Any, default: Any) -> list[Any]:
+def _values(name: str, option: str, hint: Any, default: Any) -> list[Any]:
     if hint is bool:
         return [False, True]
+    if choices := [x for part in get_args(hint) if get_origin(part) is Literal for x in get_args(part)]:
+        return choices
     if option == "lr":
         return [0.125]  # with 0 no parameter would move, and less is lost in bfloat16
     if isinstance(default, tuple):
-        return [default]
+        return [default, _others(name, option, default)]
     if get_origin(hint) is Annotated or hint in (float, int):
         return [0.0, 0.3] if default == 0 else [default, _other(default)]
     raise AssertionError(f"no values known for {option}: {hint}")
@@ -115,7 +118,20 @@ def _other(default: float) -> float:
     """Another value: what is small may vanish, a rate is halved, a time is short enough to pass in a test."""
     if default < 0.01:
         return 0.0
-    return default / 2 if default <= 1 else 1.0
+    return default / 2 if default <= 1 else type(default)(1)
+
+
+def _others(name: str, option: str, default: tuple[float, ...]) -> tuple[float, ...]:
+    """Halves, or where the declared range does not allow that, twice the default."""
+    found = default
+    for index in range(len(default)):
+        for value in (default[index] / 2, default[index] * 2):
+            candidate = (*found[:index], value, *found[index + 1 :])
+            with suppress(ValueError):
+                check_ranges(ALGORITHMS[name], {option: candidate})
+                found = candidate
+                break
+    return found
 
 
 def _as_tensors(value: Any) -> Any:

@@ -29,11 +29,7 @@ class Adagrad(Elementwise):
         weight_decay: L2 penalty.
         initial_accumulator_value: :math:`s_0`, for the parameters of all groups.
         eps: added to the denominator.
-        foreach, fused: torch's switches; prefer `implementation`.
-        maximize: ascend instead of descend.
-        differentiable: record the step for autograd.
-        capturable: keep step counts on the parameters' device, for CUDA graphs.
-        implementation: auto, for_loop, foreach or fused.
+        others: as for every :class:`Optimizer`.
 
     Raises:
         ValueError: a value outside its range.

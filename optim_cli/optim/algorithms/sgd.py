@@ -28,11 +28,8 @@ class SGD(Elementwise):
         dampening: :math:`\tau`; the first step is not dampened.
         weight_decay: L2 penalty.
         nesterov: look ahead by one step of momentum.
-        maximize: ascend instead of descend.
-        foreach, fused: torch's switches; prefer `implementation`.
-        differentiable: record the step for autograd.
         capturable: no more than a promise: nothing that a graph would freeze is counted here.
-        implementation: auto, for_loop, foreach or fused.
+        others: as for every :class:`Optimizer`.
 
     Raises:
         ValueError: a value outside its range; `nesterov` without momentum or with dampening.

@@ -1,0 +1,171 @@
+"""Per-tensor algorithms: the base of those whose update takes sums or products over a whole tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from optim_cli.optim.execution.foreach import portions
+from optim_cli.optim.execution.zero_dim import stored_dtype
+from optim_cli.optim.optimizer import Optimizer, implementation_of
+
+NATIVE = (Tensor, torch.nn.Parameter)
+State = dict[str, Any]
+
+
+class PerTensor(Optimizer):
+    """An algorithm that is stated for a list of tensors of one kind.
+
+    A subclass defines `create`, `kind` and `update`; the executions follow: foreach gives `update` all
+    tensors of a kind, portion by portion, the for-loop gives it one tensor after another.
+    """
+
+    def create(self, p: Tensor) -> State:
+        """The state of a parameter before its first step."""
+        raise NotImplementedError(f"{type(self).__name__} defines no create")
+
+    def kind(self, p: Tensor) -> Hashable:
+        """What parameters of one call have in common, beside device, class and dtype."""
+        raise NotImplementedError(f"{type(self).__name__} defines no kind")
+
+    def update(
+        self, options: dict[str, Any], params: list[Tensor], grads: list[Tensor], states: list[State]
+    ) -> None:
+        """One step of parameters of one kind, in place; gradients are left alone.
+
+        Args:
+            options: those of the parameter group, the learning rate as a number.
+        """
+        raise NotImplementedError(f"{type(self).__name__} defines no update")
+
+    def _setup(self, arguments: Mapping[str, Any]) -> None:
+        super()._setup(self._with_foreach(arguments))
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a parameter group; `implementation` may be among its options.
+
+        Raises:
+            TypeError: not a dict, or not of parameters.
+            ValueError: an implementation that there is not, or parameters that cannot be optimized.
+        """
+        known = isinstance(param_group, dict) and "implementation" in param_group
+        super().add_param_group(self._with_foreach(param_group) if known else param_group)
+        try:
+            self._check_params(self.param_groups[-1])
+        except ValueError:
+            del self.param_groups[-1]
+            raise
+
+    def _check_params(self, group: dict[str, Any]) -> None:
+        """Refuse parameters that cannot be optimized; an algorithm that does not take all overrides this."""
+
+    def _with_foreach(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Options with `foreach` to hold the implementation, where torch's algorithm has no such option."""
+        if options["implementation"] == "fused":
+            raise ValueError(
+                f"{type(self).__name__} has no fused execution, since its step takes sums or products over "
+                "whole tensors; implementation may be auto, foreach or for_loop"
+            )
+        return dict(options) if options["implementation"] == "auto" else {"foreach": None, **options}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for p, held in self.state.items():
+            for name, value in held.items():
+                if isinstance(value, _AsSaved):
+                    held[name] = value.tensor.to(p.device, copy=True)
+                elif name == "step" and not isinstance(value, Tensor):
+                    # Old checkpoints of torch hold a plain number.
+                    held[name] = torch.tensor(float(value), dtype=stored_dtype())
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state; what is saved wider than its parameter keeps its dtype (torch rounds it)."""
+        handle = self.register_load_state_dict_pre_hook(_wide_as_saved)
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            handle.remove()
+
+    def _update(self) -> None:
+        work = [(group, [p for p in group["params"] if p.grad is not None]) for group in self.param_groups]
+        for _, params in work:
+            self._refuse(params)
+        for group, params in work:
+            options = group | {"lr": float(group["lr"])}
+            for alike in self._alike(params):
+                execution = _execution(group, alike)
+                self.executions[execution] += 1
+                for part in _parts(execution, alike):
+                    some = alike[part]
+                    grads = [cast(Tensor, p.grad) for p in some]
+                    self.update(options, some, grads, [self._state_of(p) for p in some])
+
+    def _alike(self, params: Sequence[Tensor]) -> list[list[Tensor]]:
+        """Parameters that may share a call."""
+        found: dict[Hashable, list[Tensor]] = {}
+        for p in params:
+            found.setdefault((p.device, p.__class__, p.dtype, self.kind(p)), []).append(p)
+        return list(found.values())
+
+    def _state_of(self, p: Tensor) -> State:
+        state: State = self.state[p]
+        if not state:
+            state.update(self.create(p))
+        return state
+
+    def _refuse(self, params: Sequence[Tensor]) -> None:
+        """Refuse what torch refuses, before anything has moved."""
+        name = type(self).__name__
+        if any(p.is_complex() for p in params):
+            raise RuntimeError(f"{name} does not support complex parameters")
+        if any(cast(Tensor, p.grad).layout is not torch.strided for p in params):
+            raise RuntimeError(
+                f"{name} does not support sparse gradients, please consider SparseAdam instead"
+            )
+
+
+def _execution(group: Mapping[str, Any], params: Sequence[Tensor]) -> str:
+    """The execution for parameters of one kind."""
+    wanted = implementation_of(group)
+    if wanted != "auto":
+        return wanted
+    # A tensor subclass need not know torch's foreach functions.
+    return "foreach" if params[0].__class__ in NATIVE else "for_loop"
+
+
+def _parts(execution: str, params: Sequence[Tensor]) -> Iterator[slice]:
+    """Which parameters go into one call of `update`."""
+    if execution == "foreach":
+        return portions(params)
+    return (slice(i, i + 1) for i in range(len(params)))
+
+
+@dataclass
+class _AsSaved:
+    """A tensor that torch's `load_state_dict` passes on as it is."""
+
+    tensor: Tensor
+
+
+def _wide_as_saved(optimizer: torch.optim.Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
+    """The state with what is wider than its parameter held in `_AsSaved`; `step` torch spares itself."""
+    saved = [index for group in state_dict["param_groups"] for index in group["params"]]
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    # Lengths that differ are refused by torch afterwards.
+    widths = {index: p.dtype.itemsize for index, p in zip(saved, params, strict=False)}
+    state = {
+        index: {
+            name: _AsSaved(x)
+            if name != "step"
+            and isinstance(x, Tensor)
+            and x.dtype.itemsize > widths.get(index, x.dtype.itemsize)
+            else x
+            for name, x in held.items()
+        }
+        for index, held in state_dict["state"].items()
+    }
+    return state_dict | {"state": state}
