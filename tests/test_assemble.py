@@ -102,6 +102,8 @@ def test_state_holds_plain_types(tmp_path: Path) -> None:
     ("overrides", "says"),
     [
         (("optimizer=sgd", "optimizer.momentum=0"), r"^optimizer: Nesterov momentum requires"),
+        (("optimizer=muon",), r"^optimizer: Muon only supports 2D .*body.1.bias \[256\].*bias=False"),
+        (("optimizer=muon", "model.bias=false", "optimizer.implementation=fused"), r"no fused execution"),
         (("scheduler.max_lr=[0.1,0.2]",), r"^scheduler: max_lr must have the same length"),
         (("dataset.test_fraction=0.9999",), r"dataset.test_fraction"),
         (("dataset=cifar10", "dataset.root=nowhere"), r"nowhere"),
