@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 from torch.linalg import solve_triangular
 
-# Memory grows in this ratio, so that a short run does not pay for a long history, and growing, which needs
-# old and new rows at once, adds little to what the whole history takes.
+# Memory grows in this ratio, so that a short run does not pay for a long history.
 GROWTH = 8
 
 
@@ -168,15 +167,16 @@ class CurvaturePairs:
         table[:held, :held], table[-1, :held] = self._table[:held, :held], self._table[-1, :held]
         self._table = table
         self._projection = self._projection.to(like)
-        self._steps = _enlarged(self._steps, capacity, like)
-        self._changes = _enlarged(self._changes, capacity, like)
+        # All rows are zeros, because a checkpoint shows the unused ones too.
+        steps = like.new_zeros(capacity, len(like))
+        steps[:held] = self._steps[:held]
+        # The changes wait in rows that are still free: old and new matrices are never there together.
+        steps[held : 2 * held] = self._changes[:held]
+        self._steps, self._changes = steps, steps[held : 2 * held]
+        changes = like.new_zeros(capacity, len(like))
+        changes[:held] = self._changes
+        self._changes = changes
         self._show()
-
-
-def _enlarged(rows: Tensor, capacity: int, like: Tensor) -> Tensor:
-    larger = like.new_empty(capacity, len(like))
-    larger[: len(rows)] = rows
-    return larger
 
 
 def _column(x: Tensor, shift: int) -> Tensor:
