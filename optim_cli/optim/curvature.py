@@ -3,6 +3,8 @@
 The two-loop recursion visits the pairs one after another, twice. In the compact representation (Byrd,
 Nocedal, Schnabel 1994) the same product takes four products of a vector with a whole matrix of pairs, and two
 triangular systems as small as the history is long.
+
+The products are torch.mv and addmv: on CUDA these are cuBLAS's gemv, and TF32 concerns gemm alone.
 """
 
 from __future__ import annotations
@@ -60,10 +62,11 @@ class CurvaturePairs:
         that what follows has the bits that it would have had.
 
         Args:
-            size: how many pairs are kept; there are not more.
+            size: how many pairs are kept; of more, the newest.
             steps, changes, rho: the pairs, and 1 / s_i y_i.
             before: the gradient at the newest direction [n].
         """
+        steps, changes, rho = steps[-size:], changes[-size:], rho[-size:]
         pairs, count = cls(size), len(steps)
         if not count:
             return pairs
@@ -146,7 +149,8 @@ class CurvaturePairs:
         """Complete the table for the newest pair.
 
         Its change is the gradient less the one before, so its products with the steps are differences of two
-        projections that are there anyway: this spares a product with the whole matrix.
+        projections that are there anyway: this spares a product with the whole matrix. They lose as many
+        digits as the change itself has lost, being a difference of gradients.
         """
         if not self._newest_is_measured:
             newest, known = self._order[-1], len(self._projection)

@@ -62,6 +62,36 @@ def test_product_is_that_of_the_update_formula(size: int, generator: torch.Gener
         torch.testing.assert_close(torch.stack(pairs.rho), torch.stack(products))
 
 
+def test_small_steps_in_float32(generator: torch.Generator) -> None:
+    """Where gradients change by a thousandth, products of the pairs keep about four digits."""
+    size, count = 10, 25
+    curvature = torch.linspace(1, 5, 200)
+    where = torch.randn(200, generator=generator)
+    pairs = CurvaturePairs(size)
+    steps: list[Tensor] = []
+    changes: list[Tensor] = []
+    gradient = curvature * where
+    for _ in range(count):
+        before, s = gradient, 1e-3 * torch.randn(200, generator=generator)
+        where = where + s
+        gradient = curvature * where
+        steps, changes = [*steps, s][-size:], [*changes, gradient - before][-size:]
+        pairs.append(s, changes[-1], s.dot(changes[-1]))
+        direction, _ = pairs.descent(gradient, 0.3)
+        exact = -dense([x.double() for x in steps], [x.double() for x in changes], 0.3) @ gradient.double()
+        assert (direction - exact).norm() < 1e-2 * exact.norm()
+
+
+def test_of_too_many_the_newest_are_loaded(generator: torch.Generator) -> None:
+    steps, gradients = way(generator, 6, 9)
+    changes = [b - a for a, b in pairwise(gradients)]
+    rho = [1 / s.dot(y) for s, y in zip(steps, changes, strict=True)]
+    whole, part = (
+        CurvaturePairs.load(4, steps[skip:], changes[skip:], rho[skip:], gradients[-1]) for skip in (0, 5)
+    )
+    assert torch.equal(whole.descent(gradients[-1], 1.0)[0], part.descent(gradients[-1], 1.0)[0])
+
+
 class Counting(TorchDispatchMode):
     """Counts operations, and those on matrices of so many columns."""
 
