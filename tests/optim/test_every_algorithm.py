@@ -14,7 +14,6 @@ from tests.optim.any_algorithm import (
     made,
     matrices,
     names,
-    names_after_loading,
     step,
     wants_sparse,
 )
@@ -70,7 +69,7 @@ def test_state_has_torchs_layout_after_every_step(name: str) -> None:
     assert layout(ours) == layout(theirs)
 
 
-@names_after_loading
+@names
 def test_a_state_that_was_loaded_is_the_one_saved(name: str) -> None:
     """Also in what torch.load takes for data."""
     ours = made(name)
@@ -85,7 +84,7 @@ def test_a_state_that_was_loaded_is_the_one_saved(name: str) -> None:
     assert same_bits(other.state_dict(), ours.state_dict())
 
 
-@names_after_loading
+@names
 def test_a_checkpoint_changes_hands_with_torch(name: str) -> None:
     classes: list[Any] = [ALGORITHMS[name], theirs_of(name)]
     for first, second in (classes, reversed(classes)):

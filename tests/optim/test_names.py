@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.optim.any_algorithm import made, matrices, names, names_after_loading, step
+from tests.optim.any_algorithm import made, matrices, names, step
 from tests.optim.oracle import params_of
 from tests.results import same_bits
 
@@ -19,7 +19,7 @@ def named(*wanted: str) -> list[tuple[str, nn.Parameter]]:
     return list(zip(wanted, matrices(), strict=True))
 
 
-@names_after_loading
+@names
 def test_named_and_unnamed_states_load_into_each_other(name: str) -> None:
     with_names, without = made(name, named("first", "second")), made(name)
     step(with_names, 2)
