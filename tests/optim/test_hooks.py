@@ -114,7 +114,7 @@ def test_copies_have_what_is_public_and_no_hooks(name: str, duplicate: Any) -> N
     with torch.no_grad():
         for p in params_of(twin):
             p.fill_(5.0)  # away from where LBFGS has already arrived
-    step(twin)
+    step(twin, 2)  # Rprop rests for a step where the sign changes
     assert not any((p == 5).any() for p in params_of(twin))
 
 
