@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from optim_cli.config.check import is_duration, mistakes
+from optim_cli.config.check import SUPPLIED, is_duration, mistakes
 from optim_cli.config.mistakes import Mistake
 from optim_cli.config.resolve import plain
 from optim_cli.config.targets import hints_of, kind_of, locate, nested_kinds, plugins_of
+from optim_cli.datasets.dataset import Dataset
 from optim_cli.errors import ConfigError, user_frames
 from optim_cli.training.loop import Training
 from optim_cli.training.stop import StoppedAtOnce
@@ -82,9 +83,7 @@ def _part(group: str, values: Mapping[str, Any], made: Mapping[str, Any], device
     if group == "dataset":
         return _dataset(node, plugins)
     if group == "model":
-        dataset = made["dataset"]
-        shape = dict(input_shape=dataset.input_shape, num_classes=dataset.num_classes)
-        return _make(group, node, plugins, **shape).to(device)
+        return _make(group, node, plugins, **_sizes(made["dataset"], node, plugins)).to(device)
     if group == "optimizer":
         # Where the model is wrong, the optimizer is tried with another.
         model = made["model"] if "model" in made else torch.nn.Linear(1, 1)
@@ -96,6 +95,19 @@ def _part(group: str, values: Mapping[str, Any], made: Mapping[str, Any], device
     if group == "averaging":
         return _make(group, node, plugins, model=made["model"])
     return _make(group, node, plugins)
+
+
+def _sizes(dataset: Dataset, node: Mapping[str, Any], plugins: Collection[str]) -> dict[str, Any]:
+    """What a dataset tells a model.
+
+    Raises:
+        ConfigError: the dataset has texts, and the model takes images.
+    """
+    parameters = inspect.signature(locate(node["_target_"], (kind_of("model"),), plugins)).parameters
+    if dataset.vocabulary is not None and "vocabulary" not in parameters:
+        name = node["_target_"].rpartition(".")[2]
+        raise ConfigError(f"model: {name} takes images, not texts; use model=bag_of_words or other data")
+    return {name: getattr(dataset, name) for name in SUPPLIED["model"]}
 
 
 # The newest dataset: the check before a run makes it, the run takes it, and so does the next job of a sweep.

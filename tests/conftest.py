@@ -7,6 +7,11 @@ import pytest
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, help="seed of randomised inputs (default: another one each time)")
+    parser.addoption(
+        "--all-combinations",
+        action="store_true",
+        help="compare every combination of options with torch.optim (default: some of each)",
+    )
 
 
 @pytest.fixture

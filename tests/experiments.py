@@ -27,7 +27,12 @@ CHOICES = {"model": "mlp", "dataset": "digits"}
 # A run of well under a second.
 SMALL = ("model.hidden=[16]", "trainer.epochs=2", "trainer.measure_every=7")
 # What stands beside a choice that does not go with the rest of the default experiment.
-BESIDE: dict[str, tuple[str, ...]] = {"muon": ("model.bias=false",)}
+BESIDE: dict[str, tuple[str, ...]] = {
+    "muon": ("model.bias=false",),
+    "sparse_adam": ("dataset=python_reference", "model=bag_of_words"),
+    "bag_of_words": ("dataset=python_reference",),
+    "python_reference": ("model=bag_of_words",),
+}
 
 
 def config_of(*overrides: str) -> DictConfig:

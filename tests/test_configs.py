@@ -69,9 +69,10 @@ def test_composes_and_becomes_its_part(
         assert values["dataset"]["root"] == "data"
         return
     images = ["dataset=synthetic", "dataset.num_samples=200", "dataset.input_shape=[3,16,16]"]
-    training = parts_of(
-        tmp_path, *([] if group == "dataset" else images), f"{group}={choice}", *BESIDE.get(choice, ())
-    )
+    beside = BESIDE.get(choice, ())
+    if group != "dataset" and not any(x.startswith("dataset=") for x in beside):
+        beside = (*images, *beside)
+    training = parts_of(tmp_path, *beside, f"{group}={choice}")
     part = training.trainer if group == "trainer" else getattr(training, group)
     if not values[group]:
         assert part is None
@@ -80,9 +81,10 @@ def test_composes_and_becomes_its_part(
     if inspect.isclass(target):
         assert type(part) is target
     if group == "model":
+        inputs, _ = next(training.dataset.test.batches(2, CPU))
         with torch.no_grad():
-            logits = training.model.eval()(torch.zeros(2, 3, 16, 16))
-        assert logits.shape == (2, 10)
+            logits = training.model.eval()(inputs)
+        assert logits.shape == (2, training.dataset.num_classes)
 
 
 @pytest.mark.parametrize(("group", "choice"), ALL, ids=lambda x: str(x))

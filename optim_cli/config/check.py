@@ -20,7 +20,7 @@ from optim_cli.errors import user_frames
 # Parameters that are not for a config: the program supplies them, or they make no sense in a run
 # (`implementation` says what `foreach` and `fused` say).
 SUPPLIED = {
-    "model": ("input_shape", "num_classes"),
+    "model": ("input_shape", "vocabulary", "num_classes"),
     "dataset": (),
     "optimizer": ("params", "foreach", "fused", "capturable", "differentiable"),
     "scheduler": ("optimizer", "last_epoch"),

@@ -15,7 +15,7 @@ Seed = Annotated[int, Ge(0), Lt(2**63)]
 
 
 class Split(ABC):
-    """A part of a dataset: samples numbered 0 .. len - 1, each an image and its class."""
+    """A part of a dataset: samples numbered 0 .. len - 1, each an image or a text and its class."""
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -24,8 +24,9 @@ class Split(ABC):
     def batches(
         self, batch_size: int, device: torch.device, epoch: int | None = None, start: int = 0
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (inputs, targets), float32 [B, C, H, W] normalised and int64 [B], on `device`.
+        """Yield (inputs, targets) on `device`; targets are int64 [B].
 
+        Images are float32 [B, C, H, W], normalised; texts are int64 [B, L], words by their numbers.
         Every sample comes once; the last batch holds what is left and may be smaller. The tensors
         may be views of stored data: read them, do not write into them.
 
@@ -46,16 +47,18 @@ class Split(ABC):
 
 @dataclass(frozen=True)
 class Dataset:
-    """A classification task on images.
+    """A classification task on images or texts.
 
+    Texts consist of words by their numbers, 0 .. vocabulary - 1, where 0 fills up what is shorter than L.
     `best` weights are chosen on `val` (None where `dataset.val_fraction` is 0); `test` is for the
     end of a run. `synthetic` data must be called so wherever a result on it is shown.
     """
 
-    input_shape: tuple[int, int, int]  # C, H, W
+    input_shape: tuple[int, ...]  # of images C, H, W; of texts L
     num_classes: int
     batch_size: int
     train: Split
     val: Split | None
     test: Split
     synthetic: bool = False
+    vocabulary: int | None = None  # None for images

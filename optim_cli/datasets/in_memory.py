@@ -1,4 +1,4 @@
-"""From tensors of images and labels to a `Dataset`."""
+"""From tensors of images or texts and labels to a `Dataset`."""
 
 from torch import Tensor
 
@@ -8,7 +8,8 @@ from optim_cli.datasets.normalization import Normalization
 from optim_cli.datasets.splitting import stratified_split
 from optim_cli.datasets.tensor_split import TensorSplit
 
-Samples = tuple[Tensor, Tensor]  # images, uint8 or float32 [N, C, H, W]; labels, int64 [N]
+# Images, uint8 or float32 [N, C, H, W], or texts, int64 [N, L]; labels, int64 [N].
+Samples = tuple[Tensor, Tensor]
 
 
 def in_memory(
@@ -16,28 +17,31 @@ def in_memory(
     test: Samples,
     *,
     num_classes: int,
-    normalization: Normalization,
+    normalization: Normalization | None,
     batch_size: int,
     val_fraction: float,
     seed: int,
     split_seed: int,
     augmentation: Augmentation | None,
     synthetic: bool = False,
+    vocabulary: int | None = None,
 ) -> Dataset:
     """The validation set is a stratified part of `train`; only the rest of it is augmented.
+
+    Texts have a vocabulary, and neither normalization nor augmentation.
 
     Raises:
         ConfigError: `val_fraction` leaves a class out of a part.
     """
-    images, labels = train
+    inputs, labels = train
     rest, part = stratified_split(labels, val_fraction, split_seed)
-    channels, height, width = images.shape[1:]
     return Dataset(
-        input_shape=(channels, height, width),
+        input_shape=tuple(inputs.shape[1:]),
         num_classes=num_classes,
         batch_size=batch_size,
-        train=TensorSplit(images[rest], labels[rest], normalization, seed, augmentation),
-        val=TensorSplit(images[part], labels[part], normalization) if len(part) else None,
+        train=TensorSplit(inputs[rest], labels[rest], normalization, seed, augmentation),
+        val=TensorSplit(inputs[part], labels[part], normalization) if len(part) else None,
         test=TensorSplit(*test, normalization),
         synthetic=synthetic,
+        vocabulary=vocabulary,
     )

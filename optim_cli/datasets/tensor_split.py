@@ -1,4 +1,4 @@
-"""A split whose images are all in memory, on the device that trains."""
+"""A split whose images or texts are all in memory, on the device that trains."""
 
 from collections.abc import Callable, Iterator
 
@@ -15,11 +15,12 @@ READY_BYTES = 64 * 2**20
 
 
 class TensorSplit(Split):
-    """Images and labels as two tensors, moved to a device once and kept there.
+    """Inputs and labels as two tensors, moved to a device once and kept there.
 
     Args:
-        images: uint8 or float32 [N, C, H, W].
+        images: uint8 or float32 [N, C, H, W]; or texts, int64 [N, L].
         labels: int64 [N].
+        normalization: None leaves the inputs as they are.
         seed: of shuffling and augmentation.
         augmentation: what training epochs do to the images, if anything.
     """
@@ -28,7 +29,7 @@ class TensorSplit(Split):
         self,
         images: Tensor,
         labels: Tensor,
-        normalization: Normalization,
+        normalization: Normalization | None,
         seed: int = 0,
         augmentation: Augmentation | None = None,
     ) -> None:
@@ -37,7 +38,7 @@ class TensorSplit(Split):
         self._normalization = normalization
         self._seed = seed
         self._augmentation = augmentation
-        self._ready = images.is_floating_point() or 4 * images.numel() <= READY_BYTES
+        self._ready = normalization is None or images.is_floating_point() or 4 * images.numel() <= READY_BYTES
         self._placed: dict[torch.device, tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]] = {}
 
     def __len__(self) -> int:
@@ -77,7 +78,7 @@ class TensorSplit(Split):
     def _place(self, device: torch.device) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
         """Canvas (normalised if ready), labels and normalisation on `device`."""
         if device not in self._placed:
-            normalize = self._normalization.on(device)
+            normalize = self._normalization.on(device) if self._normalization else _unchanged
             canvas = self._images.to(device)
             if self._augmentation:
                 canvas = self._augmentation.canvas(canvas)
@@ -85,3 +86,7 @@ class TensorSplit(Split):
                 canvas = normalize(canvas)
             self._placed[device] = canvas, self._labels.to(device), normalize
         return self._placed[device]
+
+
+def _unchanged(inputs: Tensor) -> Tensor:
+    return inputs

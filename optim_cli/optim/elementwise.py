@@ -2,99 +2,26 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from operator import attrgetter
-from types import FunctionType
-from typing import Any, ClassVar, cast, get_type_hints
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor
 
+from optim_cli.optim.execution.resolve import flags_of, hyperparameters_of, variant_for
+from optim_cli.optim.execution.rows import Rows
 from optim_cli.optim.execution.scalars import Values, as_float64
 from optim_cli.optim.execution.stages import before_rule
-from optim_cli.optim.execution.translate import Stage, check_names
 from optim_cli.optim.execution.variant import Variant
+from optim_cli.optim.execution.work import Columns, Work
 from optim_cli.optim.execution.zero_dim import ZeroDimStates, stored_dtype
 from optim_cli.optim.optimizer import Optimizer, implementation_of
 
 HOST = torch.device("cpu")
 NATIVE = (Tensor, torch.nn.Parameter)
-Columns = list[list[Tensor]]
-
-
-@dataclass
-class _Work:
-    """What steps now in one parameter group, an entry for each parameter in every list.
-
-    Attributes:
-        values: hyperparameters by the names that rules use.
-        place: the device of the 0-d states.
-        counted_on_device: whether graphs need them as tensors there.
-        in_tensors: whether something must not be read by the host, so that scalars are tensors.
-        columns: parameters, gradients, then each state.
-        states: the parameters' state dictionaries; empty where nothing is kept.
-        firsts: whether the states are new.
-        held: 0-d states that floats stand for, by name; step counts include this step.
-    """
-
-    group: dict[str, Any]
-    variant: Variant
-    values: Values
-    place: torch.device
-    counted_on_device: bool
-    in_tensors: bool
-    columns: Columns
-    states: list[dict[str, Any]]
-    firsts: list[bool]
-    held: dict[str, list[float]] = field(default_factory=dict)
-
-    def alike(self) -> Iterator[tuple[dict[str, Any], tuple[Any, ...], Sequence[int]]]:
-        """Indices of what needs the same scalars and calls, with these.
-
-        Yields:
-            `first` and the values held; (device, class, *dtypes); indices.
-        """
-        if not self.firsts:
-            return
-        given: dict[str, Sequence[float]] = {"first": self.firsts, **self.held}
-        found: dict[tuple[Any, ...], Sequence[int]] = {}
-        whole: list[set[Any]] = [*map(set, given.values()), *_kinds(self.columns)]
-        if all(len(values) == 1 for values in whole):
-            found[tuple([value for (value,) in whole])] = range(len(self.firsts))
-        else:
-            apart: dict[tuple[Any, ...], list[int]] = {}
-            for index, row in enumerate(zip(*self.columns, strict=True)):
-                known = [values[index] for values in given.values()]
-                kind = [value for (value,) in _kinds([[x] for x in row])]
-                apart.setdefault((*known, *kind), []).append(index)
-            found |= apart
-        for key, indices in found.items():
-            yield dict(zip(given, key, strict=False)), key[len(given) :], indices
-
-    @property
-    def changing(self) -> list[str]:
-        """0-d states held in floats that get new values from `scalars`."""
-        return [name for name in self.held if name in self.variant.derived] if len(self.held) > 1 else []
-
-    def at(self, indices: Sequence[int]) -> Columns:
-        """The columns at some indices."""
-        if len(indices) == len(self.firsts):
-            return self.columns
-        return [[column[i] for i in indices] for column in self.columns]
-
-
-def _kinds(columns: Columns) -> list[set[Any]]:
-    """Devices and classes of the parameters, and the dtypes of every column."""
-    return [
-        set(map(attrgetter("device"), columns[0])),
-        set(map(type, columns[0])),
-        *(set(map(attrgetter("dtype"), column)) for column in columns),
-    ]
 
 
 class Elementwise(Optimizer):
@@ -110,10 +37,14 @@ class Elementwise(Optimizer):
     Attributes:
         zero_dim_state: names of the 0-d states, as torch names them.
         zero_dim_beside_parameters: whether they are on the parameters' device even where no graph needs it.
+        sparse_gradients: whether gradients may or must be sparse; rows without one then stay as they are.
+        sparse_states: whether rows without a gradient move too, as their states say, which are then sparse.
     """
 
     zero_dim_state: ClassVar[tuple[str, ...]] = ()
     zero_dim_beside_parameters: ClassVar[bool] = False
+    sparse_gradients: ClassVar[Literal["refused", "accepted", "required"]] = "refused"
+    sparse_states: ClassVar[bool] = False
     scalars: ClassVar[Callable[..., Mapping[str, Any]]]
     rule: ClassVar[Callable[..., tuple[Any, ...]]]
 
@@ -160,11 +91,12 @@ class Elementwise(Optimizer):
     @classmethod
     def variant_of(cls, group: dict[str, Any]) -> Variant:
         """The algorithm as the options of a parameter group resolve it."""
-        flags = tuple((name, bool(group[name])) for name in _flags_of(cls))  # type: ignore[arg-type]
-        return _variant(cls, before_rule(group), tuple(cls.state_of(group)), flags)  # type: ignore[arg-type]
+        flags = tuple((name, bool(group[name])) for name in flags_of(cls))  # type: ignore[arg-type]
+        return variant_for(cls, before_rule(group), tuple(cls.state_of(group)), flags)  # type: ignore[arg-type]
 
     def _update(self) -> None:
-        self._refuse_careless_capture()
+        if _capturing():
+            self._check_capturable()
         work = [part for group in self.param_groups for part in self._gather(group)]
         self._advance(work)
         # Tensors that share everything run in one call, whatever group they are of.
@@ -180,7 +112,7 @@ class Elementwise(Optimizer):
                 if part.changing:
                     self._hold(part, known, indices)
                 columns, scalars = part.at(indices), part.variant.hoisted(known)
-                key = (part.variant, execution, part.group["differentiable"], scalars, *kind)
+                key = (part.variant, execution, part.differentiable, scalars, *kind)
                 if key in batches:
                     for column, more in zip(batches[key][1], columns, strict=True):
                         column += more
@@ -189,10 +121,14 @@ class Elementwise(Optimizer):
         self._store(work)
         for (variant, execution, differentiable, scalars, *_), (known, columns) in batches.items():
             self._run(variant, execution, columns, scalars, known, differentiable)
+        gathered = [rows for part in work for rows in part.rows]
+        self.executions.update({"sparse": 1} if gathered else {})
+        for rows in gathered:
+            rows.scatter()
 
-    def _run_with_tensors(self, part: _Work, execution: str) -> None:
+    def _run_with_tensors(self, part: Work, execution: str) -> None:
         """A group whose 0-d states or hyperparameters live in tensors: nothing is read back."""
-        differentiable = part.group["differentiable"]
+        differentiable = part.differentiable
         for given, (device, *_), indices in part.alike():
             known: Values = given | {name: as_float64(x, device) for name, x in part.values.items()}
             states = [part.states[i] for i in indices] if part.states else []
@@ -224,7 +160,7 @@ class Elementwise(Optimizer):
         else:
             variant.for_loop(_real(columns), scalars, known, differentiable)
 
-    def _gather(self, group: dict[str, Any]) -> list[_Work]:
+    def _gather(self, group: dict[str, Any]) -> list[Work]:
         """Collect what has a gradient, with its states; states that are missing are created.
 
         Returns:
@@ -238,11 +174,12 @@ class Elementwise(Optimizer):
             return [self._gather_at(place, params, group)]
         return [self._gather_at(d, [p for p in params if p.device == d], group) for d in devices]
 
-    def _gather_at(self, place: torch.device, params: list[Tensor], group: dict[str, Any]) -> _Work:
+    def _gather_at(self, place: torch.device, params: list[Tensor], group: dict[str, Any]) -> Work:
         variant = self.variant_of(group)
         grads = [cast(Tensor, p.grad) for p in params]
-        if any(layout is not torch.strided for layout in set(map(attrgetter("layout"), grads))):
-            self._refuse_sparse()
+        layouts = set(map(attrgetter("layout"), grads))
+        if layouts != {torch.strided} or self.sparse_gradients == "required":
+            self._check_layouts(layouts, params, group)
         # Looking a parameter up creates its state, which torch's checkpoints lack where none is kept.
         stateless = not variant.states and not self.zero_dim_state
         states = [] if stateless else [self.state[p] for p in params]
@@ -250,15 +187,38 @@ class Elementwise(Optimizer):
         try:
             columns = [[state[name] for state in states] for name in variant.states]
         except KeyError:
+            if _capturing():
+                raise RuntimeError(
+                    f"{type(self).__name__}: states are created in the first step, which a graph would "
+                    "repeat at every replay: take one step before the capture"
+                ) from None
             firsts = [any(name not in state for name in variant.states) for state in states]
             for p, state in zip(params, states, strict=True):
                 self._create(state, p, group)
             columns = [[state[name] for state in states] for name in variant.states]
         on_device = "step" in self.zero_dim_state and bool(group.get("capturable"))
-        values = _hyperparameters(group, variant)
+        values = hyperparameters_of(group, variant)
         in_tensors = on_device or _unreadable(values, group)
         columns = [params, grads, *columns]
-        return _Work(group, variant, values, place, on_device, in_tensors, columns, states, firsts)
+        rows = [] if layouts == {torch.strided} else self._take_rows(columns, states, variant)
+        return Work(group, variant, values, place, on_device, in_tensors, columns, states, firsts, rows)
+
+    def _take_rows(self, columns: Columns, states: Sequence[dict[str, Any]], variant: Variant) -> list[Rows]:
+        """Put rows into the columns in the place of tensors whose gradient is sparse."""
+        found = []
+        for i, (_, g, *held) in enumerate(zip(*columns, strict=True)):
+            sparse = [x.is_sparse for x in (g, *held)]
+            if self.sparse_states and any(sparse) and not all(sparse):
+                # One of them is dense and moves every row.
+                columns[1][i] = g.to_dense()
+                for name, column in zip(variant.states, columns[2:], strict=True):
+                    column[i] = states[i][name] = column[i].to_dense()
+            elif g.is_sparse:
+                rows = Rows([column[i] for column in columns])
+                for column, x in zip(columns, rows.tensors, strict=True):
+                    column[i] = x
+                found.append(rows)
+        return found
 
     def _create(self, state: dict[str, Any], p: Tensor, group: dict[str, Any]) -> None:
         start = self.zero_dim_start(group)
@@ -267,7 +227,9 @@ class Elementwise(Optimizer):
                 place = self._place_of(p, group)
                 state[name] = torch.tensor(_number(start.get(name, 0.0)), dtype=stored_dtype(), device=place)
         for name, value in self.state_of(group).items():
-            if state.get(name) is None:
+            if state.get(name) is None and self.sparse_states and p.grad is not None and p.grad.is_sparse:
+                state[name] = torch.zeros_like(p.grad)
+            elif state.get(name) is None:
                 number = _number(value)
                 # A complex parameter is a pair of real ones, and each of them starts there.
                 filling = complex(number, number) if p.is_complex() else number
@@ -277,12 +239,12 @@ class Elementwise(Optimizer):
         """Where 0-d states live: on the host, where reading them costs nothing, unless graphs need them."""
         return p.device if self.zero_dim_beside_parameters or group.get("capturable") else HOST
 
-    def _advance(self, work: Sequence[_Work]) -> None:
+    def _advance(self, work: Sequence[Work]) -> None:
         """Add one to the step counts of all that steps now, and read what floats can stand for."""
         if "step" not in self.zero_dim_state:
             return
         others = [name for name in self.zero_dim_state if name != "step"]
-        places: dict[tuple[torch.device, bool], list[_Work]] = {}
+        places: dict[tuple[torch.device, bool], list[Work]] = {}
         for part in work:
             places.setdefault((part.place, part.counted_on_device), []).append(part)
         for (place, on_device), parts in places.items():
@@ -295,15 +257,15 @@ class Elementwise(Optimizer):
                 readable = [part for part in parts if self._readable(part)]
                 if readable:
                     _deal(name, self._zero_dim.read(name, _states_of(readable), place), readable)
-                elif on_device and not any(part.group["differentiable"] for part in parts):
+                elif on_device and not any(part.differentiable for part in parts):
                     self._zero_dim.gather(name, states, place)
 
-    def _readable(self, part: _Work) -> bool:
+    def _readable(self, part: Work) -> bool:
         """Whether floats can stand for 0-d states beside `step`: not where what they become is a tensor."""
-        beside = self.zero_dim_beside_parameters or part.group["differentiable"]
+        beside = self.zero_dim_beside_parameters or part.differentiable
         return not part.counted_on_device and not (beside and part.in_tensors)
 
-    def _hold(self, part: _Work, known: Values, indices: Sequence[int]) -> None:
+    def _hold(self, part: Work, known: Values, indices: Sequence[int]) -> None:
         """Take over new values of 0-d states that floats stand for, rounded as they will be stored."""
         names = part.changing
         rounded = torch.tensor([known[name] for name in names], dtype=stored_dtype()).tolist()
@@ -312,7 +274,7 @@ class Elementwise(Optimizer):
             for i in indices:
                 part.held[name][i] = value
 
-    def _store(self, work: Sequence[_Work]) -> None:
+    def _store(self, work: Sequence[Work]) -> None:
         """Write new values of 0-d states that floats stand for, a buffer at a time."""
         for name in {name: None for part in work for name in part.changing}:
             written = [part for part in work if name in part.held]
@@ -324,12 +286,12 @@ class Elementwise(Optimizer):
     def _choose(self, group: dict[str, Any]) -> str:
         """The execution for a group, or auto."""
         wanted = implementation_of(group)
-        if group["differentiable"]:
+        if group.get("differentiable", False):
             return "for_loop"
-        if wanted == "fused":
-            self._tell_once("no fused execution for these tensors, foreach runs instead")
-            return "foreach"
-        return wanted
+        runs = self.stand_ins.get(wanted, wanted)
+        if runs != wanted:
+            self._tell_once(f"no {wanted} execution for these tensors, {runs} runs instead")
+        return runs
 
     def _settle(self, execution: str, columns: Columns) -> str:
         """Settle on the execution for tensors of equal kind, and count it."""
@@ -351,26 +313,52 @@ class Elementwise(Optimizer):
             self._told.add(message)
             warnings.warn(f"{type(self).__name__}: {message}", stacklevel=2)
 
-    def _refuse_sparse(self) -> None:
-        raise RuntimeError(
-            f"{type(self).__name__} does not support sparse gradients, please consider SparseAdam instead"
-        )
+    def _check_layouts(
+        self, layouts: set[torch.layout], params: Sequence[Tensor], group: Mapping[str, Any]
+    ) -> None:
+        """Refuse gradients that are sparse, or dense, where that has no meaning.
 
-    def _refuse_careless_capture(self) -> None:
-        if not torch.cuda.is_available() or not torch.cuda.is_current_stream_capturing():
-            return
-        if not all(group.get("capturable", True) for group in self.param_groups):
+        Raises:
+            RuntimeError: says which, and what to do.
+        """
+        name = type(self).__name__
+        if self.sparse_gradients == "required" and torch.strided in layouts:
+            raise RuntimeError(f"{name} does not support dense gradients, please consider Adam instead")
+        if self.sparse_gradients == "refused":
+            raise RuntimeError(
+                f"{name} does not support sparse gradients, please consider SparseAdam instead"
+            )
+        if not layouts <= {torch.strided, torch.sparse_coo} or any(p.is_sparse for p in params):
+            raise RuntimeError(f"{name} takes sparse gradients of dense parameters, in COO layout")
+        weight_decay = group.get("weight_decay", 0)
+        if isinstance(weight_decay, Tensor) or weight_decay != 0:
+            raise RuntimeError(
+                f"{name}: weight_decay option is not compatible with sparse gradients, since it moves every "
+                "row: set weight_decay=0"
+            )
+        if group.get("differentiable", False):
+            raise RuntimeError(f"{name}: `differentiable` is not compatible with sparse gradients")
+        if _capturing():
+            raise RuntimeError(f"{name}: a graph cannot hold sparse gradients, whose sizes change")
+
+    def _check_capturable(self) -> None:
+        counts = "step" in self.zero_dim_state
+        if not all(group.get("capturable", not counts) for group in self.param_groups):
             raise RuntimeError(
                 "Attempting CUDA graph capture of step() for an instance of "
                 f"{type(self).__name__} but param_groups' capturable is False."
             )
 
 
-def _states_of(parts: Sequence[_Work]) -> list[dict[str, Any]]:
+def _capturing() -> bool:
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+
+
+def _states_of(parts: Sequence[Work]) -> list[dict[str, Any]]:
     return parts[0].states if len(parts) == 1 else [state for part in parts for state in part.states]
 
 
-def _deal(name: str, values: Sequence[float], parts: Sequence[_Work]) -> None:
+def _deal(name: str, values: Sequence[float], parts: Sequence[Work]) -> None:
     """Give each part its own of the values of all."""
     rest = iter(values)
     for part in parts:
@@ -381,7 +369,13 @@ def _kept(
     name: str, states: Sequence[dict[str, Any]], value: float | Tensor, differentiable: bool
 ) -> float | Tensor:
     """Store new values of a 0-d state that lives in tensors; the values as they are stored."""
-    new = torch.as_tensor(value).to(stored_dtype())
+    dtype = stored_dtype()
+    # A fill, unlike a copy from the host, does not wait for the device.
+    new = (
+        value.to(dtype)
+        if isinstance(value, Tensor)
+        else torch.full((), value, dtype=dtype, device=states[0][name].device)
+    )
     entries = list(new.expand(len(states)).unbind())
     if differentiable:
         # The step is recorded: what it depends on is not overwritten.
@@ -409,59 +403,11 @@ def _with_numbers(optimizer: torch.optim.Optimizer, state_dict: dict[str, Any]) 
     return state_dict | {"state": state}
 
 
-@cache
-def _flags_of(cls: type[Elementwise]) -> tuple[str, ...]:
-    """Options that are resolved when the rule is translated."""
-    hints = get_type_hints(cls.rule)
-    return tuple(name for name, hint in hints.items() if hint is bool)
-
-
-@cache
-def _variant(
-    cls: type[Elementwise],
-    before: tuple[Stage, ...],
-    states: tuple[str, ...],
-    flags: tuple[tuple[str, bool], ...],
-) -> Variant:
-    parameters = inspect.signature(cls.rule).parameters.values()
-    outputs = [x.name for x in parameters if x.kind is not x.KEYWORD_ONLY and x.name != "g"]
-    stages = (*before, Stage(cls.rule, tuple(outputs)))
-    return Variant(cls.__name__.lower(), cast(FunctionType, cls.scalars), stages, states, dict(flags))
-
-
-def _hyperparameters(group: Mapping[str, Any], variant: Variant) -> Values:
-    """Options by the names that rules use: an option that is a tuple by its singular and position."""
-    return {
-        name: group[option] if index is None else group[option][index]
-        for name, option, index in _places(variant, tuple(group))
-    }
-
-
-@cache
-def _places(variant: Variant, options: tuple[str, ...]) -> list[tuple[str, str, int | None]]:
-    """Where in a group the hyperparameters of a variant stand: (name, option, index in it).
-
-    Raises:
-        RuleError: a text takes something that is neither an option nor derived.
-    """
-    places: list[tuple[str, str, int | None]] = []
-    for name in variant.keywords:
-        if name in options:
-            places.append((name, name, None))
-        elif f"{name[:-1]}s" in options and name[-1].isdigit():
-            places.append((name, f"{name[:-1]}s", int(name[-1]) - 1))
-    known = {name for name, _, _ in places} | {*options} - {"params"}
-    scalars, *rules = variant.texts
-    check_names(scalars, known)
-    for rule in rules:
-        check_names(rule, known | {*variant.derived})
-    return places
-
-
 def _unreadable(values: Values, group: Mapping[str, Any]) -> bool:
     """Whether a number must not be read by the host: it is on another device or carries a gradient."""
     return any(
-        isinstance(x, Tensor) and (x.device.type != "cpu" or (group["differentiable"] and x.requires_grad))
+        isinstance(x, Tensor)
+        and (x.device.type != "cpu" or (group.get("differentiable", False) and x.requires_grad))
         for x in values.values()
     )
 

@@ -19,7 +19,7 @@ Implementation = Literal["auto", "for_loop", "foreach", "fused"]
 # two, so that a state_dict holds torch's keys and no others.
 _AS_FOREACH_AND_FUSED: dict[str, tuple[bool | None, bool | None]] = {
     "auto": (None, None),
-    "for_loop": (False, False),
+    "for_loop": (False, None),
     "foreach": (True, None),
     "fused": (None, True),
 }
@@ -44,7 +44,7 @@ def as_torch_spells_it(options: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"implementation={implementation!r} and {given}: give one or the other")
     spelled = zip(("foreach", "fused"), _AS_FOREACH_AND_FUSED[implementation], strict=True)
     # Most of torch's algorithms have no `fused`; theirs is written only where it says something.
-    return options | {name: value for name, value in spelled if name in options or value}
+    return options | {name: value for name, value in spelled if name in options or value is not None}
 
 
 def implementation_of(group: Mapping[str, Any]) -> Implementation:
@@ -60,9 +60,25 @@ def implementation_of(group: Mapping[str, Any]) -> Implementation:
 class Optimizer(torch.optim.Optimizer):
     """What all algorithms share; a subclass lists its options in `__init__` and defines `_update`.
 
+    Options that mean the same wherever an algorithm has them:
+
+    Args:
+        maximize: ascend instead of descend.
+        capturable: keep 0-d states on the parameters' device, so that a CUDA graph may hold the step.
+        differentiable: record the step for autograd, in the for-loop.
+        implementation: auto (the fastest that the tensors allow), for_loop, foreach or fused.
+        foreach, fused: torch's two switches for the same; `None` leaves the choice open.
+
     Attributes:
         executions: how often each execution has run, by name: tests and benchmarks assert on it.
+        implementations: what may be asked for besides auto.
+        stand_ins: what runs in the place of an execution that does not exist; the user is told once.
+        beyond_torch: options that torch lacks; groups hold them only where they are set.
     """
+
+    implementations: ClassVar[tuple[str, ...]] = ("for_loop", "foreach", "fused")
+    stand_ins: ClassVar[Mapping[str, str]] = {"fused": "foreach"}
+    beyond_torch: ClassVar[tuple[str, ...]] = ()
 
     # Keys that checkpoints written before torch had them lack, by option name.
     _absent_in_old_checkpoints: ClassVar[dict[str, Any]] = {
@@ -89,23 +105,19 @@ class Optimizer(torch.optim.Optimizer):
 
         Raises:
             ValueError: a value outside its range, or options that contradict each other.
-            RuntimeError: `fused` together with `foreach` or `differentiable`.
+            RuntimeError: an implementation that the algorithm or another option does not go with.
         """
         options = as_torch_spells_it(
             {
                 # Pairs come as lists from YAML and JSON; torch stores tuples.
                 name: tuple(value) if isinstance(value, list) else value
                 for name, value in arguments.items()
-                if name not in ("self", "params", "__class__")
+                if name not in ("self", "params", "__class__") and (name not in self.beyond_torch or value)
             }
         )
         check_ranges(type(self), options)
         self._check_options(options)
-        if options.get("fused"):
-            if options["differentiable"]:
-                raise RuntimeError("`fused` does not support `differentiable`")
-            if options["foreach"]:
-                raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
+        self._check_implementation(options)
         super().__init__(arguments["params"], options)
         self.executions = Counter()
 
@@ -115,14 +127,31 @@ class Optimizer(torch.optim.Optimizer):
         Raises:
             TypeError: not a dict, or not of parameters.
             ValueError: an unknown implementation, or parameters that cannot be optimized.
+            RuntimeError: an implementation that the algorithm or another option does not go with.
         """
-        if isinstance(param_group, dict) and "implementation" in param_group:
-            switches = {name: None for name in ("foreach", "fused") if name in self.defaults}
-            param_group = as_torch_spells_it(switches | param_group)
+        if isinstance(param_group, dict):
+            if "implementation" in param_group:
+                switches = {name: None for name in ("foreach", "fused") if name in self.defaults}
+                param_group = as_torch_spells_it(switches | param_group)
+            self._check_implementation(self.defaults | param_group)
         _add_param_group(self, param_group)
 
     def _check_options(self, options: dict[str, Any]) -> None:
         """Refuse options that contradict each other; a subclass with such options overrides this."""
+
+    def _check_implementation(self, options: Mapping[str, Any]) -> None:
+        if options.get("fused") and options.get("foreach"):
+            raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
+        asked = implementation_of(options)
+        name = type(self).__name__
+        allowed = ", ".join(("auto", *self.implementations))
+        if asked != "auto" and asked not in self.implementations:
+            raise RuntimeError(f"{name} has no {asked} execution (implementation may be {allowed})")
+        if asked in ("foreach", "fused") and options.get("differentiable"):
+            raise RuntimeError(
+                f"`{asked}` does not support `differentiable`: autograd records {name}'s for-loop only "
+                "(implementation may be auto or for_loop)"
+            )
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -131,7 +160,7 @@ class Optimizer(torch.optim.Optimizer):
         parameters = inspect.signature(type(self)).parameters
         for group in self.param_groups:
             for name, value in self._absent_in_old_checkpoints.items():
-                if name in parameters:
+                if name in parameters and name not in self.beyond_torch:
                     group.setdefault(name, value)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import torch
 from annotated_types import Ge
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -21,6 +20,7 @@ from optim_cli.training.evaluation import evaluate
 from optim_cli.training.events import Metrics, Observer
 from optim_cli.training.meter import EpochMeter
 from optim_cli.training.randomness import random_state, set_random_state, undisturbed
+from optim_cli.training.step import step_of
 from optim_cli.training.stop import Stopped, StopRequest, listening
 
 # Attributes of a training that a checkpoint holds as they are.
@@ -154,14 +154,11 @@ class Training:
             self.epoch_meter = EpochMeter(self.device, self._tell)
         model, optimizer, stop = self.model, self.optimizer, self.stop
         meter = self.epoch_meter.meter
+        take_step = step_of(optimizer)
         model.train()
         for inputs, targets in self._batches(first, total):
-            logits = model(inputs)
-            loss = cross_entropy(logits, targets)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            meter.update(loss.detach(), logits, targets)
+            loss, logits = take_step(model, optimizer, inputs, targets)
+            meter.update(loss, logits, targets)
             self.step += 1
             if self.step % self.trainer.measure_every == 0:
                 self.epoch_meter.measure(self.step, float(optimizer.param_groups[0]["lr"]))

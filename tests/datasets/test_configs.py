@@ -25,7 +25,9 @@ def test_yaml_sets_every_argument_and_no_other(path: Path) -> None:
 def test_yaml_has_the_common_keys_and_says_what_it_is(path: Path) -> None:
     assert path.read_text().startswith("# ")
     values = yaml.safe_load(path.read_text())
-    assert {"batch_size", "val_fraction", "split_seed", "augmentation"} <= set(values)
+    assert {"batch_size", "val_fraction", "split_seed"} <= set(values)
+    # Images can be augmented, texts (whose words are in buckets) cannot.
+    assert len({"augmentation", "buckets"} & set(values)) == 1
     assert values["seed"] == "${seed}"
     if "root" in values:
         assert values["root"] == "${oc.env:OPTIM_DATA,data}"

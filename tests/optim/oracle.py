@@ -6,8 +6,10 @@ What can be varied is read from the constructors, so a new algorithm is tested w
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cache
 from itertools import product
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -16,14 +18,17 @@ from torch import Tensor, nn
 
 from optim_cli.optim import ALGORITHMS
 from optim_cli.optim.elementwise import Elementwise
+from optim_cli.optim.hyperparameters import check_ranges
 from optim_cli.optim.optimizer import Optimizer
 
 Options = dict[str, Any]
 Entries = dict[str, list[Tensor]]
 
-# Elementwise algorithms that torch has too.
+# Elementwise algorithms that torch has too, and that take dense gradients.
 NAMES = [
-    name for name, cls in ALGORITHMS.items() if issubclass(cls, Elementwise) and hasattr(torch.optim, name)
+    name
+    for name, cls in ALGORITHMS.items()
+    if issubclass(cls, Elementwise) and cls.sparse_gradients != "required" and hasattr(torch.optim, name)
 ]
 
 # What asks for an execution, in torch's words.
@@ -88,14 +93,14 @@ def combinations(name: str) -> list[Options]:
     for option, parameter in inspect.signature(ALGORITHMS[name]).parameters.items():
         if option in ("params", "foreach", "fused") or option not in theirs:
             continue
-        values = [*_values(option, ours[option], parameter.default)]
+        values = [*_values(name, option, ours[option], parameter.default)]
         if "Tensor" in str(theirs[option]):
             values.append(_as_tensors(values[0] or values[1]))
         choices[option] = values
     return [dict(zip(choices, values, strict=True)) for values in product(*choices.values())]
 
 
-def _values(option: str, hint: Any, default: Any) -> list[Any]:
+def _values(name: str, option: str, hint: Any, default: Any) -> list[Any]:
     if hint is bool:
         return [False, True]
     if choices := [x for part in get_args(hint) if get_origin(part) is Literal for x in get_args(part)]:
@@ -103,7 +108,7 @@ def _values(option: str, hint: Any, default: Any) -> list[Any]:
     if option == "lr":
         return [0.125]  # with 0 no parameter would move, and less is lost in bfloat16
     if isinstance(default, tuple):
-        return [default]
+        return [default, _others(name, option, default)]
     if get_origin(hint) is Annotated or hint in (float, int):
         return [0.0, 0.3] if default == 0 else [default, _other(default)]
     raise AssertionError(f"no values known for {option}: {hint}")
@@ -114,6 +119,19 @@ def _other(default: float) -> float:
     if default < 0.01:
         return 0.0
     return default / 2 if default <= 1 else type(default)(1)
+
+
+def _others(name: str, option: str, default: tuple[float, ...]) -> tuple[float, ...]:
+    """Halves, or where the declared range does not allow that, twice the default."""
+    found = default
+    for index in range(len(default)):
+        for value in (default[index] / 2, default[index] * 2):
+            candidate = (*found[:index], value, *found[index + 1 :])
+            with suppress(ValueError):
+                check_ranges(ALGORITHMS[name], {option: candidate})
+                found = candidate
+                break
+    return found
 
 
 def _as_tensors(value: Any) -> Any:
@@ -139,14 +157,30 @@ def plain(options: Options) -> Options:
     return {name: _number(value) for name, value in options.items()} | modes
 
 
+def drawn(grid: list[Options], generator: torch.Generator, count: int) -> list[Options]:
+    """Some of a grid, without repetition."""
+    order = torch.randperm(len(grid), generator=generator).tolist()
+    return [grid[i] for i in order[:count]]
+
+
+@cache
 def arithmetics(name: str) -> list[Options]:
-    """Combinations that differ in what is computed, and that torch accepts."""
+    """Combinations that torch accepts and that compute different things: few, with every three values."""
     found: dict[str, Options] = {}
     for options in map(plain, combinations(name)):
         with suppress(ValueError):
             theirs_of(name)([torch.ones(1)], **options)
             found[repr(options)] = options
-    return list(found.values())
+    triples = {
+        key: set(itertools.combinations([f"{option}={value}" for option, value in options.items()], 3))
+        for key, options in found.items()
+    }
+    chosen, missing = [], set().union(*triples.values())
+    while missing:
+        best = max(triples, key=lambda key: len(triples[key] & missing))
+        missing -= triples[best]
+        chosen.append(found[best])
+    return chosen
 
 
 def _number(value: Any) -> Any:

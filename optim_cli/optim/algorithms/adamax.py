@@ -27,11 +27,7 @@ class Adamax(Elementwise):
         betas: decay rates of the average of gradients and of their largest size.
         eps: added to the gradient's size.
         weight_decay: L2 penalty.
-        maximize: ascend instead of descend.
-        foreach: torch's switch; prefer `implementation`.
-        capturable: keep step counts on the parameters' device, for CUDA graphs.
-        differentiable: record the step for autograd.
-        implementation: auto, for_loop, foreach or fused.
+        others: as for every :class:`Optimizer`.
 
     Raises:
         ValueError: a value outside its range.

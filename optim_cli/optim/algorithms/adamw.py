@@ -24,11 +24,7 @@ class AdamW(Adam):
         eps: added to the denominator.
         weight_decay: decay :math:`\lambda`, per unit of learning rate.
         amsgrad: use the maximum of the second moments so far.
-        maximize: ascend instead of descend.
-        foreach, fused: torch's switches; prefer `implementation`.
-        capturable: keep step counts on the parameters' device, for CUDA graphs.
-        differentiable: record the step for autograd.
-        implementation: auto, for_loop, foreach or fused.
+        others: as for every :class:`Optimizer`.
 
     Raises:
         ValueError: a value outside its range; one beta a tensor and the other not.

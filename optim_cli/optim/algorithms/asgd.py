@@ -32,11 +32,7 @@ class ASGD(Elementwise):
         alpha: power of the decay of :math:`\eta`.
         t0: the step at which averaging starts.
         weight_decay: L2 penalty.
-        foreach: torch's switch; prefer `implementation`.
-        maximize: ascend instead of descend.
-        differentiable: record the step for autograd.
-        capturable: allow CUDA graphs.
-        implementation: auto, for_loop, foreach or fused.
+        others: as for every :class:`Optimizer`.
 
     Raises:
         ValueError: a value outside its range.

@@ -32,11 +32,7 @@ class NAdam(Elementwise):
         weight_decay: L2 penalty, or decoupled decay with `decoupled_weight_decay`.
         momentum_decay: :math:`\psi`; 0 keeps :math:`\mu` at half of :math:`\beta_1`.
         decoupled_weight_decay: decay as in AdamW.
-        foreach: torch's switch; prefer `implementation`.
-        maximize: ascend instead of descend.
-        capturable: keep 0-d states on the parameters' device, for CUDA graphs.
-        differentiable: record the step for autograd.
-        implementation: auto, for_loop, foreach or fused.
+        others: as for every :class:`Optimizer`.
 
     Raises:
         ValueError: a value outside its range.

@@ -33,11 +33,7 @@ class RAdam(Elementwise):
         eps: added to the denominator.
         weight_decay: L2 penalty, or decoupled decay with `decoupled_weight_decay`.
         decoupled_weight_decay: decay as in AdamW.
-        foreach: torch's switch; prefer `implementation`.
-        maximize: ascend instead of descend.
-        capturable: keep step counts on the parameters' device, for CUDA graphs.
-        differentiable: record the step for autograd.
-        implementation: auto, for_loop, foreach or fused.
+        others: as for every :class:`Optimizer`.
 
     Raises:
         ValueError: a value outside its range.

@@ -32,11 +32,7 @@ class RMSprop(Elementwise):
         weight_decay: L2 penalty.
         momentum: :math:`\mu`; 0 keeps no buffer.
         centered: divide by the standard deviation instead of the root mean square.
-        capturable: keep step counts on the parameters' device, for CUDA graphs.
-        foreach: torch's switch; prefer `implementation`.
-        maximize: ascend instead of descend.
-        differentiable: record the step for autograd.
-        implementation: auto, for_loop, foreach or fused.
+        others: as for every :class:`Optimizer`.
 
     Raises:
         ValueError: a value outside its range.

@@ -30,11 +30,7 @@ class Rprop(Elementwise):
         lr: size of the first steps.
         etas: factors :math:`(\eta_-, \eta_+)` after a change of sign and without one.
         step_sizes: the smallest and the largest step.
-        capturable: keep step counts on the parameters' device, for CUDA graphs.
-        foreach: torch's switch; prefer `implementation`.
-        maximize: ascend instead of descend.
-        differentiable: record the step for autograd.
-        implementation: auto, for_loop, foreach or fused.
+        others: as for every :class:`Optimizer`.
 
     Raises:
         ValueError: a value outside its range.

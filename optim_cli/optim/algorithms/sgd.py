@@ -28,14 +28,16 @@ class SGD(Elementwise):
         dampening: :math:`\tau`; the first step is not dampened.
         weight_decay: L2 penalty.
         nesterov: look ahead by one step of momentum.
-        maximize: ascend instead of descend.
-        foreach, fused: torch's switches; prefer `implementation`.
-        differentiable: record the step for autograd.
-        implementation: auto, for_loop, foreach or fused.
+        capturable: no more than a promise: nothing that a graph would freeze is counted here.
+        others: as for every :class:`Optimizer`.
 
     Raises:
         ValueError: a value outside its range; `nesterov` without momentum or with dampening.
     """
+
+    sparse_gradients = "accepted"
+    sparse_states = True
+    beyond_torch = ("capturable",)
 
     def __init__(
         self,
@@ -50,6 +52,7 @@ class SGD(Elementwise):
         foreach: bool | None = None,
         differentiable: bool = False,
         fused: bool | None = None,
+        capturable: bool = False,
         implementation: Implementation = "auto",
     ) -> None:
         self._setup(locals())

@@ -80,8 +80,12 @@ class Scalars:
         """`x` where the condition holds, else `y`."""
         if not isinstance(condition, Tensor):
             return x if condition else y
-        # torch.where of two Python numbers would round them to the default dtype.
-        x, y = (torch.as_tensor(v, dtype=torch.float64, device=condition.device) for v in (x, y))
+        # Of two Python numbers torch would make the default dtype, and copy each to the device, which
+        # waits for it; a fill does not.
+        x, y = (
+            v if isinstance(v, Tensor) else torch.full((), v, dtype=torch.float64, device=condition.device)
+            for v in (x, y)
+        )
         return torch.where(condition, x, y)
 
 

@@ -1,0 +1,50 @@
+"""Lines of each algorithm's file beside torch.optim's: python benchmarks/lines.py
+
+Every line counts: formula, arguments, paper, blank ones. What all algorithms share comes last.
+"""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import torch
+
+from optim_cli import optim
+
+
+def lines_of(path: Path) -> int:
+    """Lines of a file."""
+    return len(path.read_text(encoding="utf-8").splitlines())
+
+
+def table() -> list[str]:
+    """Lines of a Markdown table."""
+    rows = []
+    for name, cls in sorted(optim.ALGORITHMS.items(), key=lambda entry: entry[0].lower()):
+        ours, theirs = (Path(inspect.getfile(x)) for x in (cls, getattr(torch.optim, name)))
+        rows.append((name, lines_of(ours), lines_of(theirs)))
+    rows.append(("together", sum(row[1] for row in rows), sum(row[2] for row in rows)))
+    rows.append(("shared", sum(map(lines_of, shared_by_ours())), sum(map(lines_of, shared_by_theirs()))))
+    return [
+        f"| file | ours | torch {torch.__version__.partition('+')[0]} |",
+        "| --- | ---: | ---: |",
+        *(f"| {name} | {ours} | {theirs} |" for name, ours, theirs in rows),
+    ]
+
+
+def shared_by_ours() -> list[Path]:
+    """What all algorithms share: the base classes, the translator, the executions."""
+    room = Path(inspect.getfile(optim)).parent
+    apart = {"swa_utils.py", "__main__.py"}
+    return [x for x in [*room.glob("*.py"), *room.glob("execution/*.py")] if x.name not in apart]
+
+
+def shared_by_theirs() -> list[Path]:
+    """torch's base class, and functions that lie beside its algorithms."""
+    room = Path(inspect.getfile(torch.optim)).parent
+    return [room / "optimizer.py", room / "_functional.py"]
+
+
+if __name__ == "__main__":
+    print(*table(), sep="\n")

@@ -1,0 +1,43 @@
+"""Print the algorithms with the executions that each has: `python -m optim_cli.optim`."""
+
+from __future__ import annotations
+
+import inspect
+
+from optim_cli.optim import ALGORITHMS
+from optim_cli.optim.elementwise import Elementwise
+from optim_cli.optim.optimizer import Implementation, Optimizer
+
+EXECUTIONS: tuple[Implementation, ...] = ("for_loop", "foreach", "fused")
+LEGEND = "In brackets: what runs instead, until that execution exists; a step says so once."
+
+
+def table() -> list[str]:
+    """Lines of a Markdown table, made from the classes, and its legend."""
+    heading = ("algorithm", *EXECUTIONS, "sparse gradients", "capturable", "differentiable")
+    rows = [(name, *_abilities(cls)) for name, cls in sorted(ALGORITHMS.items(), key=_alphabetical)]
+    widths = [max(map(len, column)) for column in zip(heading, *rows, strict=True)]
+    lines = [heading, tuple("-" * n for n in widths), *rows]
+    text = ["| " + " | ".join(x.ljust(n) for x, n in zip(row, widths, strict=True)) + " |" for row in lines]
+    return [*text, "", LEGEND]
+
+
+def _alphabetical(entry: tuple[str, type[Optimizer]]) -> str:
+    return entry[0].lower()
+
+
+def _abilities(cls: type[Optimizer]) -> list[str]:
+    asked = [_execution(cls, x) for x in EXECUTIONS]
+    sparse = cls.sparse_gradients if issubclass(cls, Elementwise) else "refused"
+    options = inspect.signature(cls).parameters
+    return [*asked, sparse, *("yes" if x in options else "no" for x in ("capturable", "differentiable"))]
+
+
+def _execution(cls: type[Optimizer], asked: Implementation) -> str:
+    if asked not in cls.implementations:
+        return "no"
+    return f"({cls.stand_ins[asked]})" if asked in cls.stand_ins else "yes"
+
+
+if __name__ == "__main__":
+    print(*table(), sep="\n")
