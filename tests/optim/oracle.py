@@ -121,11 +121,11 @@ def _other(default: float) -> float:
     return default / 2 if default <= 1 else type(default)(1)
 
 
-def _others(name: str, option: str, default: tuple[float, ...]) -> tuple[float, ...]:
+def _others(name: str, option: str, default: tuple[float | None, ...]) -> tuple[float | None, ...]:
     """Halves, or where the declared range does not allow that, twice the default."""
     found = default
-    for index in range(len(default)):
-        for value in (default[index] / 2, default[index] * 2):
+    for index, number in enumerate(default):
+        for value in () if number is None else (number / 2, number * 2):
             candidate = (*found[:index], value, *found[index + 1 :])
             with suppress(ValueError):
                 check_ranges(ALGORITHMS[name], {option: candidate})

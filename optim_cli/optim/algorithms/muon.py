@@ -48,6 +48,8 @@ class Muon(PerTensor):
         ValueError: a value outside its range; parameters that are no matrices.
     """
 
+    beyond_torch = ("flatten",)
+
     def __init__(
         self,
         params: ParamsT,
@@ -63,8 +65,7 @@ class Muon(PerTensor):
         flatten: bool = False,
         implementation: Implementation = "auto",
     ) -> None:
-        # torch's checkpoints have no `flatten`: it stands in the groups where it says something.
-        self._setup({name: value for name, value in locals().items() if name != "flatten" or value})
+        self._setup(locals())
 
     def _check_options(self, options: dict[str, Any]) -> None:
         if options["adjust_lr_fn"] not in (None, "original", "match_rms_adamw"):
