@@ -3,6 +3,8 @@
 The two-loop recursion visits the pairs one after another, twice. In the compact representation (Byrd,
 Nocedal, Schnabel 1994) the same product takes four products of a vector with a whole matrix of pairs, and two
 triangular systems as small as the history is long.
+
+The products are torch.mv and addmv: on CUDA these are cuBLAS's gemv, and TF32 concerns gemm alone.
 """
 
 from __future__ import annotations
@@ -14,8 +16,7 @@ import torch
 from torch import Tensor
 from torch.linalg import solve_triangular
 
-# Memory grows in this ratio, so that a short run does not pay for a long history, and growing, which needs
-# old and new rows at once, adds little to what the whole history takes.
+# Memory grows in this ratio, so that a short run does not pay for a long history.
 GROWTH = 8
 
 
@@ -61,10 +62,11 @@ class CurvaturePairs:
         that what follows has the bits that it would have had.
 
         Args:
-            size: how many pairs are kept; there are not more.
+            size: how many pairs are kept; of more, the newest.
             steps, changes, rho: the pairs, and 1 / s_i y_i.
             before: the gradient at the newest direction [n].
         """
+        steps, changes, rho = steps[-size:], changes[-size:], rho[-size:]
         pairs, count = cls(size), len(steps)
         if not count:
             return pairs
@@ -147,7 +149,8 @@ class CurvaturePairs:
         """Complete the table for the newest pair.
 
         Its change is the gradient less the one before, so its products with the steps are differences of two
-        projections that are there anyway: this spares a product with the whole matrix.
+        projections that are there anyway: this spares a product with the whole matrix. They lose as many
+        digits as the change itself has lost, being a difference of gradients.
         """
         if not self._newest_is_measured:
             newest, known = self._order[-1], len(self._projection)
@@ -168,15 +171,16 @@ class CurvaturePairs:
         table[:held, :held], table[-1, :held] = self._table[:held, :held], self._table[-1, :held]
         self._table = table
         self._projection = self._projection.to(like)
-        self._steps = _enlarged(self._steps, capacity, like)
-        self._changes = _enlarged(self._changes, capacity, like)
+        # All rows are zeros, because a checkpoint shows the unused ones too.
+        steps = like.new_zeros(capacity, len(like))
+        steps[:held] = self._steps[:held]
+        # The changes wait in rows that are still free: old and new matrices are never there together.
+        steps[held : 2 * held] = self._changes[:held]
+        self._steps, self._changes = steps, steps[held : 2 * held]
+        changes = like.new_zeros(capacity, len(like))
+        changes[:held] = self._changes
+        self._changes = changes
         self._show()
-
-
-def _enlarged(rows: Tensor, capacity: int, like: Tensor) -> Tensor:
-    larger = like.new_empty(capacity, len(like))
-    larger[: len(rows)] = rows
-    return larger
 
 
 def _column(x: Tensor, shift: int) -> Tensor:

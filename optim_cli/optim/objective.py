@@ -20,11 +20,16 @@ class Objective:
     def __init__(self, params: Sequence[Tensor], closure: Callable[[], Any]) -> None:
         self._params = [_real(p) for p in params]
         self._sources = params
-        self.closure = torch.enable_grad()(closure)
+        self._closure = closure
+
+    def compute(self) -> Any:
+        """What the closure returns."""
+        with torch.enable_grad():
+            return self._closure()
 
     def evaluate(self) -> tuple[float, Tensor]:
         """Loss and gradient where the parameters are."""
-        return float(self.closure()), self.gradient()
+        return float(self.compute()), self.gradient()
 
     def gradient(self) -> Tensor:
         """A new vector [n] of gradients; zeros where a parameter has none."""

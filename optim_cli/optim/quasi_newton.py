@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -87,7 +88,6 @@ class QuasiNewton(Optimizer):
         assert self._pairs is not None
         state.update(zip(PAIRS, (self._pairs.changes, self._pairs.steps, self._pairs.rho), strict=True))
 
-    @torch.no_grad()
     def step(self, closure: Callable[[], Any]) -> Any:  # type: ignore[override]
         """Minimize for some iterations.
 
@@ -107,9 +107,17 @@ class QuasiNewton(Optimizer):
                 "that clears the gradients, computes the loss, calls backward() and returns the loss, got "
                 f"{closure!r}"
             )
+        step = self._step
+        if "torch._dynamo" in sys.modules:
+            # Compiled in pieces, it would lose pairs. Importing the compiler to say so takes seconds.
+            step = torch.compiler.disable(step)
+        return step(closure)
+
+    @torch.no_grad()
+    def _step(self, closure: Callable[[], Any]) -> Any:
         options = self._options()
         objective = Objective([p for group in self.param_groups for p in group["params"]], closure)
-        result = objective.closure()
+        result = objective.compute()
         state = self.state[options["params"][0]]
         state["func_evals"] = state.get("func_evals", 0) + 1
         state.setdefault("n_iter", 0)
@@ -142,7 +150,7 @@ class QuasiNewton(Optimizer):
     def _check_equal(self, groups: list[dict[str, Any]]) -> None:
         for number, group in enumerate(groups):
             for name in self.defaults:
-                if group[name] != groups[0][name]:
+                if group.get(name) != groups[0].get(name):
                     raise ValueError(
                         f"{type(self).__name__} doesn't support per-parameter options: {name} is "
                         f"{groups[0][name]} in parameter group 0 and {group[name]} in group {number}; give "

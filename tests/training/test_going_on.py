@@ -93,6 +93,21 @@ def test_stopped_and_resumed(number: int, tmp_path: Path, pictures: Path, seed: 
     assert not list(parts.rglob("*.partial"))
 
 
+def test_an_optimizer_that_evaluates_batches_several_times(tmp_path: Path) -> None:
+    """Broken off while its history fills, and when it has gone round."""
+    overrides = (
+        *(*SYNTHETIC, "model.hidden=[7]", "model.dropout=0.4", "trainer.epochs=3"),
+        *("optimizer=lbfgs", "optimizer.history_size=5", "optimizer.max_iter=3"),
+    )
+    train(tmp_path / "whole", *overrides)
+    assert broken_off(tmp_path / "parts", *overrides, how="stop", at=1)
+    assert broken_off(tmp_path / "parts", *overrides, how="stop", at=14, resume=True)
+    assert broken_off(tmp_path / "parts", *overrides, how="kill", at=30, resume=True)
+    torch.manual_seed(0)  # what happens elsewhere is of no concern
+    train(tmp_path / "parts", *overrides, resume=True)
+    assert unlike(tmp_path / "whole", tmp_path / "parts") == []
+
+
 @pytest.mark.parametrize("chosen", ["before", "after"])
 def test_the_best_before_and_after(tmp_path: Path, chosen: str) -> None:
     """Its weights are chosen before the interruption, and after it."""

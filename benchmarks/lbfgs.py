@@ -1,0 +1,125 @@
+"""Our L-BFGS over torch's: seconds of an iteration with a full history, in float32.
+
+    python benchmarks/lbfgs.py --device cuda
+
+A step is one iteration of fixed length; gradients lie ready, so that its closure has nothing to do. Timed
+are the direction and what goes with it on both sides: the flat gradient, the new pair, moving parameters.
+Steps alternate between the two. Exit code 1 names the rows over LIMITS.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import platform
+import statistics
+import sys
+import time
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from optim_cli import optim
+
+# Size of the vector -> ours over torch's on CUDA; on a CPU, where nothing is launched, no limit is set.
+LIMITS = {1_000_000: 0.10, 10_000_000: 0.40}
+
+
+class Runner:
+    """One optimizer on a vector, with gradients as those of a quadratic with curvatures from 1 to 2."""
+
+    def __init__(self, package: Any, size: int, history_size: int, device: str) -> None:
+        self.device = device
+        self.curvature = torch.linspace(1, 2, size, device=device)
+        self.p = nn.Parameter(torch.ones(size, device=device))
+        self.gradient = torch.empty_like(self.p)
+        self.p.grad = self.gradient
+        self.optimizer = package.LBFGS(
+            # A short step, so that the way to the minimum is long enough for all steps.
+            [self.p],
+            lr=1e-3,
+            max_iter=1,
+            history_size=history_size,
+            tolerance_grad=0,
+            tolerance_change=0,
+        )
+
+    def timed(self) -> float:
+        """Seconds of one step, of which the closure takes nothing."""
+        torch.mul(self.p.detach(), self.curvature, out=self.gradient)
+        if self.device == "cpu":
+            start = time.perf_counter()
+            self.optimizer.step(lambda: 0.0)
+            return time.perf_counter() - start
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda.synchronize()
+        begin.record()
+        self.optimizer.step(lambda: 0.0)
+        end.record()
+        torch.cuda.synchronize()
+        return float(begin.elapsed_time(end)) * 1e-3
+
+    @property
+    def pairs(self) -> list[Tensor]:
+        """The changes of the gradient that are remembered."""
+        found: list[Tensor] = self.optimizer.state[self.p]["old_dirs"]
+        return found
+
+
+def compare(size: int, history_size: int, steps: int, device: str) -> tuple[float, float]:
+    """Medians of ours and torch's over `steps` steps with a full history."""
+    ours, theirs = (Runner(package, size, history_size, device) for package in (optim, torch.optim))
+    for runner in (ours, theirs):
+        for _ in range(history_size + 3):  # the first iteration makes no pair
+            runner.timed()
+        assert len(runner.pairs) == history_size, f"{len(runner.pairs)} of {history_size} pairs"
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(steps):
+        for runner, taken in zip((ours, theirs), times, strict=True):
+            taken.append(runner.timed())
+    assert set(ours.optimizer.executions) == {"whole_vector"}, ours.optimizer.executions
+    x, y = ours.p.detach(), theirs.p.detach()
+    difference = float((x - y).norm() / (y - 1).norm())
+    assert difference < 1e-2, f"the two optimizers did not go the same way: {difference:.1e} apart"
+    return statistics.median(times[0]), statistics.median(times[1])
+
+
+def describe(device: str) -> str:
+    """Versions and the machine."""
+    chip = torch.cuda.get_device_name() if device != "cpu" else platform.processor() or platform.machine()
+    threads = f"{torch.get_num_threads()} threads" if device == "cpu" else f"CUDA {torch.version.cuda}"
+    return f"torch {torch.__version__}, Python {platform.python_version()}, {chip}, {threads}, float32"
+
+
+def main() -> int:
+    """Print the table; the exit code says whether all rows are within the limits."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--sizes", nargs="+", type=int, default=list(LIMITS), help="of the vector")
+    parser.add_argument("--history", type=int, default=100, help="pairs")
+    parser.add_argument("--steps", type=int, default=30, help="that are timed, of each side")
+    parser.add_argument("--threads", type=int, default=1, help="on a CPU")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+
+    print(describe(arguments.device))
+    print(f"{'size':>10} {'history':>7} {'ours ms':>9} {'torch ms':>9} {'time':>6} {'limit':>6}")
+    offending = []
+    for size in arguments.sizes:
+        ours, theirs = compare(size, arguments.history, arguments.steps, arguments.device)
+        gc.collect()
+        limit = LIMITS.get(size) if arguments.device == "cuda" and arguments.history == 100 else None
+        row = f"{size:10} {arguments.history:7} {ours * 1e3:9.3f} {theirs * 1e3:9.3f} {ours / theirs:6.3f}"
+        print(row, "     -" if limit is None else f"{limit:6.2f}", flush=True)
+        if limit is not None and ours / theirs > limit:
+            offending.append(f"{size}: {ours / theirs:.3f} (limit {limit})")
+    if offending:
+        print("over the limits:", *offending, sep="\n  ")
+    return 1 if offending else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
