@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -14,6 +15,15 @@ from tests.optim.oracle import params_of, theirs_of
 
 # Those that torch has too, elementwise or not.
 SHARED = sorted(name for name in ALGORITHMS if hasattr(torch.optim, name))
+
+names = pytest.mark.parametrize("name", SHARED)
+# torch's `__setstate__` adds an entry to the defaults that LBFGS then misses in its groups.
+_MISSED = pytest.mark.xfail(
+    strict=True, raises=KeyError, reason="LBFGS cannot step or save once it is loaded"
+)
+names_after_loading = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=_MISSED if name == "LBFGS" else ()) for name in SHARED]
+)
 
 
 @cache

@@ -10,12 +10,11 @@ import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from tests.optim.any_algorithm import SHARED, made, step
+from tests.optim.any_algorithm import made, names, names_after_loading, step
 from tests.optim.oracle import params_of
 from tests.results import same_bits
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse invariant checks")
-names = pytest.mark.parametrize("name", SHARED)
 
 
 @names
@@ -99,7 +98,7 @@ def test_loading_hooks_may_replace_what_is_loaded(name: str) -> None:
 
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
-@names
+@names_after_loading
 def test_copies_have_what_is_public_and_no_hooks(name: str, duplicate: Any) -> None:
     """As torch's: a copy holds options and state, and is of use at once."""
     ours = made(name)

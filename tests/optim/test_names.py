@@ -8,19 +8,18 @@ import pytest
 import torch
 from torch import nn
 
-from tests.optim.any_algorithm import SHARED, made, matrices, step
+from tests.optim.any_algorithm import made, matrices, names, names_after_loading, step
 from tests.optim.oracle import params_of
 from tests.results import same_bits
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse invariant checks")
-names = pytest.mark.parametrize("name", SHARED)
 
 
 def named(*wanted: str) -> list[tuple[str, nn.Parameter]]:
     return list(zip(wanted, matrices(), strict=True))
 
 
-@names
+@names_after_loading
 def test_named_and_unnamed_states_load_into_each_other(name: str) -> None:
     with_names, without = made(name, named("first", "second")), made(name)
     step(with_names, 2)

@@ -68,7 +68,7 @@ def tensors(draw: st.DrawFn) -> Tensor:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(data=st.data())
 def test_random_inputs(name: str, data: st.DataObject) -> None:
     options = data.draw(options_of(name), "options")
