@@ -34,9 +34,3 @@ def refuse_others(group: Mapping[str, Any]) -> None:
 def shape_as_matrix(x: Tensor) -> tuple[int, int]:
     """Rows and columns of a tensor of two or more dimensions, those after the first as columns."""
     return x.size(0), math.prod(x.shape[1:])
-
-
-def wide(x: Tensor) -> Tensor:
-    """A tensor as a matrix [m, n], m <= n: transposed where it has more rows than columns."""
-    rows, columns = shape_as_matrix(x)
-    return x.flatten(1).mT if rows > columns else x.flatten(1)

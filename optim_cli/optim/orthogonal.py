@@ -10,7 +10,7 @@ def orthogonal(x: Tensor, coefficients: tuple[float, float, float], steps: int, 
     """Matrices with the singular vectors of others and singular values near 1, by Newton-Schulz iteration.
 
     Args:
-        x: matrices [B, m, n], m <= n, which are overwritten.
+        x: matrices [B, m, n], which are overwritten.
         coefficients: a, b, c of x <- a x + (b A + c A A) x with A = x x^T.
         steps: how often.
         eps: least norm that a matrix is divided by.
@@ -20,7 +20,10 @@ def orthogonal(x: Tensor, coefficients: tuple[float, float, float], steps: int, 
     """
     a, b, c = coefficients
     x /= torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True).clamp_(min=eps)
+    # The smaller of the two products: of columns, from the right, where there are fewer of them.
+    tall = x.size(-2) > x.size(-1)
     for _ in range(steps):
-        gram = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+        gram = x.mT @ x if tall else x @ x.mT
+        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.baddbmm(x, x, factor, beta=a) if tall else torch.baddbmm(x, factor, x, beta=a)
     return x

@@ -24,6 +24,8 @@ class PerTensor(Optimizer):
     tensors of a kind, portion by portion, the for-loop gives it one tensor after another.
     """
 
+    implementations = ("for_loop", "foreach")
+
     def create(self, p: Tensor) -> State:
         """The state of a parameter before its first step."""
         raise NotImplementedError(f"{type(self).__name__} defines no create")
@@ -42,9 +44,6 @@ class PerTensor(Optimizer):
         """
         raise NotImplementedError(f"{type(self).__name__} defines no update")
 
-    def _setup(self, arguments: Mapping[str, Any]) -> None:
-        super()._setup(self._with_foreach(arguments))
-
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a parameter group; `implementation` may be among its options.
 
@@ -52,25 +51,24 @@ class PerTensor(Optimizer):
             TypeError: not a dict, or not of parameters.
             ValueError: an implementation that there is not, or parameters that cannot be optimized.
         """
-        known = isinstance(param_group, dict) and "implementation" in param_group
-        super().add_param_group(self._with_foreach(param_group) if known else param_group)
+        super().add_param_group(param_group)
         try:
             self._check_params(self.param_groups[-1])
         except ValueError:
             del self.param_groups[-1]
             raise
 
-    def _check_params(self, group: dict[str, Any]) -> None:
-        """Refuse parameters that cannot be optimized; an algorithm that does not take all overrides this."""
-
-    def _with_foreach(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Options with `foreach` to hold the implementation, where torch's algorithm has no such option."""
-        if options["implementation"] == "fused":
+    def _check_implementation(self, options: Mapping[str, Any]) -> None:
+        if implementation_of(options) == "fused":
+            # A value of a config, like any other that is not allowed: no RuntimeError.
             raise ValueError(
                 f"{type(self).__name__} has no fused execution, since its step takes sums or products over "
                 "whole tensors; implementation may be auto, foreach or for_loop"
             )
-        return dict(options) if options["implementation"] == "auto" else {"foreach": None, **options}
+        super()._check_implementation(options)
+
+    def _check_params(self, group: dict[str, Any]) -> None:
+        """Refuse parameters that cannot be optimized; an algorithm that does not take all overrides this."""
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

@@ -102,6 +102,30 @@ def test_a_step_is_relative_to_the_parameter(generator: torch.Generator) -> None
     assert 0.9 < change / (0.01 * value.square().mean().sqrt()) <= 1.0001
 
 
+@pytest.mark.parametrize("foreach", [True, False])
+@pytest.mark.parametrize("shape", [(1000, 1000), (1_000_000,)], ids=str)
+def test_no_less_accurate_than_torch(
+    shape: tuple[int, ...], foreach: bool, generator: torch.Generator
+) -> None:
+    """Rounding errors of some steps over a million elements, beside torch's; its float64 is the formula."""
+    values = [torch.randn(shape, generator=generator) for _ in range(4)]
+    found = []
+    for cls, dtype in (
+        (theirs_of("Adafactor"), torch.float64),
+        (theirs_of("Adafactor"), torch.float32),
+        (ALGORITHMS["Adafactor"], torch.float32),
+    ):
+        start, *gradients = (x.to(dtype) for x in values)
+        optimizer = cls(parameters([start]), lr=0.5, eps=(1e-7, 1e-3), foreach=foreach)
+        for g in gradients:
+            give(params_of(optimizer), [g])
+            optimizer.step()
+        found.append(params_of(optimizer)[0].detach().double())
+    exact, theirs, ours = found
+    assert (ours - exact).square().mean() <= (theirs - exact).square().mean() * 1.05**2
+    assert (ours - exact).abs().max() <= (theirs - exact).abs().max() * 1.05
+
+
 def test_state_is_sublinear() -> None:
     ours, _ = pair("Adafactor", [torch.ones(2, 30, 40), torch.ones(7)])
     give(params_of(ours), [torch.ones(2, 30, 40), torch.ones(7)])

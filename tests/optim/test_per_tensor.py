@@ -55,9 +55,10 @@ def tolerance(name: str, dtype: torch.dtype) -> tuple[float, float]:
 
 
 def values_for(name: str, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> list[Tensor]:
-    """Values of size 1: matrices that share a batch, transposed and strided ones; vectors, images."""
-    matrices = [torch.randn(shape, generator=generator) for shape in ((3, 2), (2, 3), (6, 4), (2, 6), (4, 4))]
-    matrices = [*matrices[:3], matrices[3].t(), torch.randn(3, 8, generator=generator)[:, ::2], *matrices[4:]]
+    """Values of size 1: matrices, two of one shape, a transposed, a strided one; vectors, images."""
+    shapes = ((3, 2), (2, 3), (3, 2), (6, 4), (2, 6), (3, 8))
+    *matrices, transposed, columns = (torch.randn(shape, generator=generator) for shape in shapes)
+    matrices += [transposed.t(), columns[:, ::2]]
     if name == "Adafactor":
         others = [torch.randn(shape, generator=generator) for shape in ((), (5,), (1,), (2, 3, 4, 3))]
         matrices += [

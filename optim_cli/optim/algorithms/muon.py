@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from optim_cli.optim.hyperparameters import NonNegative
-from optim_cli.optim.matrix_parameters import refuse_others, shape_as_matrix, wide
+from optim_cli.optim.matrix_parameters import refuse_others, shape_as_matrix
 from optim_cli.optim.optimizer import Implementation
 from optim_cli.optim.orthogonal import orthogonal
 from optim_cli.optim.per_tensor import PerTensor, State
@@ -48,6 +48,8 @@ class Muon(PerTensor):
         ValueError: a value outside its range; parameters that are no matrices.
     """
 
+    beyond_torch = ("flatten",)
+
     def __init__(
         self,
         params: ParamsT,
@@ -63,8 +65,7 @@ class Muon(PerTensor):
         flatten: bool = False,
         implementation: Implementation = "auto",
     ) -> None:
-        # torch's checkpoints have no `flatten`: it stands in the groups where it says something.
-        self._setup({name: value for name, value in locals().items() if name != "flatten" or value})
+        self._setup(locals())
 
     def _check_options(self, options: dict[str, Any]) -> None:
         if options["adjust_lr_fn"] not in (None, "original", "match_rms_adamw"):
@@ -81,9 +82,8 @@ class Muon(PerTensor):
         return {"momentum_buffer": torch.zeros_like(p, memory_format=torch.preserve_format).detach()}
 
     def kind(self, p: Tensor) -> tuple[int, int]:
-        """Rows and columns, as the iteration sees them: wide."""
-        rows, columns = shape_as_matrix(p)
-        return min(rows, columns), max(rows, columns)
+        """Rows and columns."""
+        return shape_as_matrix(p)
 
     def update(
         self, options: dict[str, Any], params: list[Tensor], grads: list[Tensor], states: list[State]
@@ -95,16 +95,16 @@ class Muon(PerTensor):
         grads = [g.to(b.dtype) for g, b in zip(grads, buffers, strict=True)]
         torch._foreach_lerp_(buffers, grads, 1 - momentum)
         ahead = (g.lerp(b, momentum) for g, b in zip(grads, buffers, strict=True))
-        x = torch.empty(len(params), *self.kind(params[0]), dtype=torch.bfloat16, device=params[0].device)
+        rows, columns = shape_as_matrix(params[0])
+        updates = torch.empty(len(params), rows, columns, dtype=torch.bfloat16, device=params[0].device)
         # Copied in one at a time: beside this batch there is one temporary.
-        for row, direction in zip(x, ahead if options["nesterov"] else buffers, strict=True):
-            row.copy_(wide(direction))
-        x = orthogonal(x, options["ns_coefficients"], options["ns_steps"], options["eps"])
+        for x, direction in zip(updates, ahead if options["nesterov"] else buffers, strict=True):
+            x.copy_(direction.flatten(1))
+        updates = orthogonal(updates, options["ns_coefficients"], options["ns_steps"], options["eps"])
         torch._foreach_mul_(params, 1 - lr * options["weight_decay"])
-        for p, row in zip(params, x, strict=True):
-            rows, columns = shape_as_matrix(p)
-            update = (row.mT if rows > columns else row).reshape(p.shape)
-            p.add_(update, alpha=-lr * _adjustment(options["adjust_lr_fn"], rows, columns))
+        rate = lr * _adjustment(options["adjust_lr_fn"], rows, columns)
+        for p, x in zip(params, updates, strict=True):
+            p.add_(x.view(p.shape), alpha=-rate)
 
 
 def _adjustment(function: str | None, rows: int, columns: int) -> float:
