@@ -16,7 +16,7 @@ from optim_cli.optim.objective import Objective
 from optim_cli.optim.optimizer import Optimizer, as_torch_spells_it
 
 # Entries of the state that show what the pairs hold.
-PAIRS = ("old_dirs", "old_stps", "ro")
+PAIRS = ("old_dirs", "old_stps", "ro", "al")
 
 
 class QuasiNewton(Optimizer):
@@ -86,7 +86,11 @@ class QuasiNewton(Optimizer):
 
     def _show_pairs(self, state: dict[str, Any]) -> None:
         assert self._pairs is not None
-        state.update(zip(PAIRS, (self._pairs.changes, self._pairs.steps, self._pairs.rho), strict=True))
+        pairs = self._pairs
+        state.update(old_dirs=pairs.changes, old_stps=pairs.steps, ro=pairs.rho)
+        if state["n_iter"] > 1:
+            unknown = [None] * (pairs.size - len(pairs.coefficients))
+            state["al"] = [*pairs.coefficients, *unknown]
 
     def step(self, closure: Callable[[], Any]) -> Any:  # type: ignore[override]
         """Minimize for some iterations.

@@ -45,17 +45,17 @@ def test_product_is_that_of_the_update_formula(size: int, generator: torch.Gener
     steps, gradients = way(generator, 12, count)
     changes = [b - a for a, b in pairwise(gradients)]
     pairs = CurvaturePairs(size)
-    direction, coefficients = pairs.descent(gradients[0], 0.5)
+    direction = pairs.descent(gradients[0], 0.5)
     assert torch.equal(direction, -0.5 * gradients[0])
-    assert len(coefficients) == 0
+    assert len(pairs.coefficients) == 0
     for number in range(count):
         pairs.append(steps[number], changes[number], steps[number].dot(changes[number]))
         scale = torch.rand((), generator=generator, dtype=torch.float64)
-        direction, coefficients = pairs.descent(gradients[number + 1], scale)
+        direction = pairs.descent(gradients[number + 1], scale)
         kept = slice(max(0, number + 1 - size), number + 1)
         exact = -dense(steps[kept], changes[kept], float(scale)) @ gradients[number + 1]
         torch.testing.assert_close(direction, exact, rtol=1e-6, atol=1e-6 * float(exact.abs().max()))
-        assert len(coefficients) == min(size, number + 1)
+        assert len(pairs.coefficients) == min(size, number + 1)
         assert all(map(torch.equal, pairs.steps, steps[kept]))
         assert all(map(torch.equal, pairs.changes, changes[kept]))
         products = [1 / s.dot(y) for s, y in zip(steps[kept], changes[kept], strict=True)]
@@ -77,7 +77,7 @@ def test_small_steps_in_float32(generator: torch.Generator) -> None:
         gradient = curvature * where
         steps, changes = [*steps, s][-size:], [*changes, gradient - before][-size:]
         pairs.append(s, changes[-1], s.dot(changes[-1]))
-        direction, _ = pairs.descent(gradient, 0.3)
+        direction = pairs.descent(gradient, 0.3)
         exact = -dense([x.double() for x in steps], [x.double() for x in changes], 0.3) @ gradient.double()
         assert (direction - exact).norm() < 1e-2 * exact.norm()
 
@@ -89,7 +89,7 @@ def test_of_too_many_the_newest_are_loaded(generator: torch.Generator) -> None:
     whole, part = (
         CurvaturePairs.load(4, steps[skip:], changes[skip:], rho[skip:], gradients[-1]) for skip in (0, 5)
     )
-    assert torch.equal(whole.descent(gradients[-1], 1.0)[0], part.descent(gradients[-1], 1.0)[0])
+    assert torch.equal(whole.descent(gradients[-1], 1.0), part.descent(gradients[-1], 1.0))
 
 
 class Counting(TorchDispatchMode):

@@ -110,10 +110,8 @@ class LBFGS(QuasiNewton):
         if curvature > LEAST_CURVATURE:
             self._pairs.append(s, y, curvature)
             state["H_diag"] = curvature / y.dot(y)
-            self._show_pairs(state)
-        direction, coefficients = self._pairs.descent(gradient, state["H_diag"])
-        state["al"] = [*coefficients.unbind(), *[None] * (self._pairs.size - len(coefficients))]
-        return direction
+        self._show_pairs(state)
+        return self._pairs.descent(gradient, state["H_diag"])
 
 
 def _largest(x: Tensor) -> float:
