@@ -364,9 +364,8 @@ def test_a_state_wider_than_its_parameter_keeps_its_precision(
 ) -> None:
     """float32 state beside bfloat16 parameters, loaded: the state goes on as torch's does in float32."""
     values = [torch.randn(6, 4, generator=generator).bfloat16() for _ in range(2)]
-    wide, _ = pair(name, [x.float() for x in values])
-    narrow, _ = pair(name, values, None, execution)
-    theirs = theirs_of(name)(parameters([x.float() for x in values]))
+    wide, theirs = pair(name, [x.float() for x in values], {"lr": 0.125})
+    narrow, _ = pair(name, values, {"lr": 0.125}, execution)
     for optimizer in (wide, theirs):
         give(params_of(optimizer), [x.float() for x in values])
         optimizer.step()
