@@ -28,6 +28,7 @@ class CurvaturePairs:
         size: how many pairs are kept.
 
     Attributes:
+        scale: of the initial inverse Hessian: s y / y y of the newest pair, 0-d.
         steps, changes: the vectors, oldest first; views of rows.
         rho: 1 / s_i y_i, 0-d, oldest first; views.
         coefficients: weights of the changes in the last product, 0-d, oldest first; views.
@@ -40,11 +41,12 @@ class CurvaturePairs:
 
     def __init__(self, size: int) -> None:
         self.size = size
+        self.scale: float | Tensor = 1
         self._order: list[int] = []  # rows, oldest first
         self._steps = self._changes = torch.empty(0, 1)
         self._use(torch.empty(0), 0)
-        self._projection = torch.empty(0)  # of the gradient before, on the steps
-        self._newest_is_measured = True
+        self._projection = torch.empty(0, dtype=torch.float64)  # of the gradient before, on the steps
+        self._unmeasured: Tensor | None = None  # the product of the newest pair
         self._show()
 
     @classmethod
@@ -55,6 +57,7 @@ class CurvaturePairs:
         changes: Sequence[Tensor],
         rho: Sequence[Tensor],
         before: Tensor,
+        scale: float | Tensor,
     ) -> CurvaturePairs:
         """Take up copies of pairs, oldest first.
 
@@ -65,9 +68,11 @@ class CurvaturePairs:
             size: how many pairs are kept; of more, the newest.
             steps, changes, rho: the pairs, and 1 / s_i y_i.
             before: the gradient at the newest direction [n].
+            scale: of the initial inverse Hessian.
         """
         steps, changes, rho = steps[-size:], changes[-size:], rho[-size:]
         pairs, count = cls(size), len(steps)
+        pairs.scale = scale
         if not count:
             return pairs
         pairs._grow(count, before)
@@ -85,13 +90,13 @@ class CurvaturePairs:
             pairs._rho[:count] = torch.stack(list(rho))
         else:
             pairs._memory.copy_(memory)
-        pairs._projection = torch.mv(pairs._steps[:count], before)
+        pairs._projection = torch.mv(pairs._steps[:count], before).double()
         pairs._show()
         return pairs
 
     def __getstate__(self) -> dict[str, Any]:
         # Each view would bring a copy of the whole matrix into a pickle.
-        views = ("steps", "changes", "rho", "coefficients", "_inverse", "_rho", "_coefficients")
+        views = ("steps", "changes", "rho", "coefficients", "_inverse", "_unit", "_rho", "_coefficients")
         return {name: x for name, x in self.__dict__.items() if name not in views}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -110,6 +115,7 @@ class CurvaturePairs:
             (len(memory) - 2 * capacity, capacity, capacity)
         )
         self._inverse = inverse.view(torch.float64).view(capacity, capacity)
+        self._unit = torch.eye(capacity, dtype=torch.float64, device=memory.device)
 
     def _show(self) -> None:
         self.steps = [self._steps[row] for row in self._order]
@@ -120,66 +126,71 @@ class CurvaturePairs:
     def append(self, s: Tensor, y: Tensor, product: Tensor) -> None:
         """Remember a pair, and its inner product (0-d)."""
         row = len(self._order)
+        if row == len(self._steps) < self.size:
+            self._grow(row + 1, s)
+        views = (self.steps, self.changes, self.rho, self.coefficients)
         if row == self.size:
             row = self._order.pop(0)
-            del self.steps[0], self.changes[0], self.rho[0], self.coefficients[0]
-            # A triangular matrix without its first row and column has the rest of the inverse as its own.
-            self._inverse[row] = 0
-            self._inverse[:, row] = 0
-        elif row == len(self._steps):
-            self._grow(row + 1, s)
+            for several in views:
+                several.append(several.pop(0))
+        else:
+            homes = (self._steps, self._changes, self._rho, self._coefficients)
+            for several, home in zip(views, homes, strict=True):
+                several.append(home[row])
         self._order.append(row)
-        self.steps.append(self._steps[row].copy_(s))
-        self.changes.append(self._changes[row].copy_(y))
-        self.rho.append(torch.reciprocal(product, out=self._rho[row]))
-        self.coefficients.append(self._coefficients[row])
-        torch.reciprocal(product.double(), out=self._inverse[row, row])
-        self._newest_is_measured = False
+        self.steps[-1].copy_(s)
+        self.changes[-1].copy_(y)
+        self._unmeasured = product
 
-    def descent(self, gradient: Tensor, scale: float | Tensor) -> Tensor:
+    def descent(self, gradient: Tensor) -> Tensor:
         """Minus the inverse Hessian times a gradient.
 
         With R the upper triangle of the products s_i y_j and D its diagonal, the recursion's coefficients are
-        a = -R^-1 S g and then c = R^-T (D a - Y r), where r = -scale (g + a Y); the direction is r + c S.
+        a = -R^-1 S g and then c = R^-T (D a + Y q), where q = scale (g + a Y); the direction is c S - q.
         Whatever errors R has, the product stays symmetric and positive semidefinite.
 
         Args:
             gradient: [n].
-            scale: of the initial inverse Hessian.
 
         Returns:
             The direction [n].
         """
         count = len(self._order)
         if not count:
-            return gradient * -scale
+            return gradient * -self.scale
         steps, changes, inverse = self._steps[:count], self._changes[:count], self._inverse[:count, :count]
-        projection = torch.mv(steps, gradient)
-        self._measure(projection)
-        first_loop = torch.mv(inverse, projection.double()).neg_()
-        coefficients = self._coefficients[:count].copy_(first_loop)
-        direction = torch.addmv(gradient, changes.T, coefficients).mul_(-scale)
-        rest = first_loop.div_(inverse.diagonal()).sub_(torch.mv(changes, direction))
-        second_loop = torch.mv(inverse.T, rest)
-        return direction.addmv_(steps.T, second_loop.to(gradient.dtype))
+        # This takes a device long enough for the host to line up all the small things behind it.
+        projection = torch.mv(steps, gradient).double()
+        if self._unmeasured is not None:
+            self._measure(self._unmeasured, inverse, projection)
+        self._projection = projection
+        negative = torch.mv(inverse, projection)
+        coefficients = torch.mul(negative, -1, out=self._coefficients[:count])
+        q = torch.addmv(gradient, changes.T, coefficients).mul_(self.scale)
+        rest = torch.mv(changes, q) - negative.div_(inverse.diagonal())
+        second_loop = torch.mv(inverse.T, rest).to(gradient.dtype)
+        return q.addmv_(steps.T, second_loop, beta=-1)
 
-    def _measure(self, projection: Tensor) -> None:
-        """Complete the inverse for the newest pair.
+    def _measure(self, product: Tensor, inverse: Tensor, projection: Tensor) -> None:
+        """Complete what is known of the newest pair.
 
         Its change is the gradient less the one before, so its products u with the steps are differences of
         two projections that are there anyway: this spares a product with the whole matrix. They lose as many
-        digits as the change itself has lost, being a difference of gradients. The new column is -R^-1 u / sy.
+        digits as the change itself has lost, being a difference of gradients.
+
+        The inverse gets the column (-R^-1 u, 1) / s y. Without its oldest row and column, a triangular matrix
+        has the rest of the inverse as its own.
         """
-        if not self._newest_is_measured:
-            newest, known, count = self._order[-1], len(self._projection), len(self._order)
-            inverse = self._inverse[:count, :count]
-            diagonal = inverse[newest, newest].clone()
-            products = (projection[:known] - self._projection).double()
-            column = torch.mv(inverse[:, :known], products).mul_(-diagonal)
-            column[newest] = diagonal
-            inverse[:, newest] = column
-            self._newest_is_measured = True
-        self._projection = projection
+        newest, known, count = self._order[-1], len(self._projection), len(self._order)
+        products = projection[:known] - self._projection
+        home = inverse.select(1, newest)
+        home.zero_()
+        inverse.select(0, newest).zero_()
+        unit = self._unit[newest, :count]
+        home.copy_(torch.addmv(unit, inverse[:, :known], products, alpha=-1).div_(product))
+        torch.reciprocal(product, out=self.rho[-1])
+        self.scale = product / self.changes[-1].dot(self.changes[-1])
+        self._unmeasured = None
 
     def _grow(self, count: int, like: Tensor) -> None:
         """Make room for so many pairs, vectors as the one given."""
@@ -193,7 +204,7 @@ class CurvaturePairs:
         self._use(like.new_zeros(capacity * capacity * ratio + 2 * capacity), capacity)
         self._inverse[:held, :held] = inverse[:held, :held]
         self._rho[:held], self._coefficients[:held] = rho[:held], coefficients[:held]
-        self._projection = self._projection.to(like)
+        self._projection = self._projection.to(like.device)
         # All rows are zeros, because a checkpoint shows the unused ones too.
         steps = like.new_zeros(capacity, len(like))
         steps[:held] = self._steps[:held]

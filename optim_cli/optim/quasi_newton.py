@@ -79,7 +79,7 @@ class QuasiNewton(Optimizer):
         held = self.state.get(self.param_groups[0]["params"][0], {})
         if "d" in held:
             if "_pairs" not in state:
-                names = ("old_stps", "old_dirs", "ro", "prev_flat_grad")
+                names = ("old_stps", "old_dirs", "ro", "prev_flat_grad", "H_diag")
                 size = self.param_groups[0]["history_size"]
                 self._pairs = CurvaturePairs.load(size, *(held[name] for name in names))
             self._show_pairs(held)
@@ -87,7 +87,7 @@ class QuasiNewton(Optimizer):
     def _show_pairs(self, state: dict[str, Any]) -> None:
         assert self._pairs is not None
         pairs = self._pairs
-        state.update(old_dirs=pairs.changes, old_stps=pairs.steps, ro=pairs.rho)
+        state.update(old_dirs=pairs.changes, old_stps=pairs.steps, ro=pairs.rho, H_diag=pairs.scale)
         if state["n_iter"] > 1:
             unknown = [None] * (pairs.size - len(pairs.coefficients))
             state["al"] = [*pairs.coefficients, *unknown]

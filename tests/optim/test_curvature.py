@@ -45,13 +45,12 @@ def test_product_is_that_of_the_update_formula(size: int, generator: torch.Gener
     steps, gradients = way(generator, 12, count)
     changes = [b - a for a, b in pairwise(gradients)]
     pairs = CurvaturePairs(size)
-    direction = pairs.descent(gradients[0], 0.5)
-    assert torch.equal(direction, -0.5 * gradients[0])
+    assert torch.equal(pairs.descent(gradients[0]), -gradients[0])
     assert len(pairs.coefficients) == 0
     for number in range(count):
         pairs.append(steps[number], changes[number], steps[number].dot(changes[number]))
-        scale = torch.rand((), generator=generator, dtype=torch.float64)
-        direction = pairs.descent(gradients[number + 1], scale)
+        direction = pairs.descent(gradients[number + 1])
+        scale = steps[number].dot(changes[number]) / changes[number].square().sum()
         kept = slice(max(0, number + 1 - size), number + 1)
         exact = -dense(steps[kept], changes[kept], float(scale)) @ gradients[number + 1]
         torch.testing.assert_close(direction, exact, rtol=1e-6, atol=1e-6 * float(exact.abs().max()))
@@ -77,8 +76,9 @@ def test_small_steps_in_float32(generator: torch.Generator) -> None:
         gradient = curvature * where
         steps, changes = [*steps, s][-size:], [*changes, gradient - before][-size:]
         pairs.append(s, changes[-1], s.dot(changes[-1]))
-        direction = pairs.descent(gradient, 0.3)
-        exact = -dense([x.double() for x in steps], [x.double() for x in changes], 0.3) @ gradient.double()
+        direction = pairs.descent(gradient)
+        wide = [x.double() for x in steps], [x.double() for x in changes]
+        exact = -dense(*wide, float(pairs.scale)) @ gradient.double()
         assert (direction - exact).norm() < 1e-2 * exact.norm()
 
 
@@ -87,9 +87,10 @@ def test_of_too_many_the_newest_are_loaded(generator: torch.Generator) -> None:
     changes = [b - a for a, b in pairwise(gradients)]
     rho = [1 / s.dot(y) for s, y in zip(steps, changes, strict=True)]
     whole, part = (
-        CurvaturePairs.load(4, steps[skip:], changes[skip:], rho[skip:], gradients[-1]) for skip in (0, 5)
+        CurvaturePairs.load(4, steps[skip:], changes[skip:], rho[skip:], gradients[-1], 1.0)
+        for skip in (0, 5)
     )
-    assert torch.equal(whole.descent(gradients[-1], 1.0), part.descent(gradients[-1], 1.0))
+    assert torch.equal(whole.descent(gradients[-1]), part.descent(gradients[-1]))
 
 
 class Counting(TorchDispatchMode):
@@ -129,10 +130,10 @@ def test_a_direction_costs_four_products_whatever_the_history(generator: torch.G
         for _ in range(size + 3):
             s = torch.randn(500, generator=generator)
             pairs.append(s, s, s.dot(s))
-            pairs.descent(s, 1.0)
+            pairs.descent(s)
         with Counting(500) as counted:
             pairs.append(s, s, s.dot(s))
-            pairs.descent(s, 1.0)
+            pairs.descent(s)
         assert counted.products == 4
         operations.append(counted.operations)
     assert len(set(operations)) == 1

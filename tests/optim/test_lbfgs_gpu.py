@@ -74,7 +74,7 @@ def test_tf32_changes_no_bit() -> None:
         for x, y in pairwise(vectors):
             change = x + 0.1 * y
             pairs.append(x, change, x.dot(change))
-            found.append(pairs.descent(y, 0.5))
+            found.append(pairs.descent(y))
         return found
 
     before = torch.backends.cuda.matmul.allow_tf32

@@ -101,7 +101,6 @@ class LBFGS(QuasiNewton):
     def _direction(self, state: dict[str, Any], gradient: Tensor) -> Tensor:
         if state["n_iter"] == 1:
             self._pairs = CurvaturePairs(self.param_groups[0]["history_size"])
-            state["H_diag"] = 1
             self._show_pairs(state)
             return -gradient
         assert self._pairs is not None
@@ -109,9 +108,9 @@ class LBFGS(QuasiNewton):
         curvature = y.dot(s)
         if curvature > LEAST_CURVATURE:
             self._pairs.append(s, y, curvature)
-            state["H_diag"] = curvature / y.dot(y)
+        direction = self._pairs.descent(gradient)
         self._show_pairs(state)
-        return self._pairs.descent(gradient, state["H_diag"])
+        return direction
 
 
 def _largest(x: Tensor) -> float:
