@@ -1,10 +1,11 @@
-"""Our L-BFGS over torch's: seconds of an iteration with a full history, in float32.
+"""Our L-BFGS over torch's: seconds of a direction with a full history, in float32.
 
     python benchmarks/lbfgs.py --device cuda
 
-A step is one iteration of fixed length; gradients lie ready, so that its closure has nothing to do. Timed
-are the direction and what goes with it on both sides: the flat gradient, the new pair, moving parameters.
-Steps alternate between the two. Exit code 1 names the rows over LIMITS.
+A step is one iteration of fixed length; gradients lie ready, so that its closure has nothing to do. A
+direction, with the pair that goes into it, is what such a step takes more than one from the start, where the
+direction is minus the gradient: the flat gradient, its norms, moving parameters are in both. Steps alternate
+between ours and torch's. Exit code 1 names the rows over LIMITS.
 """
 
 from __future__ import annotations
@@ -45,8 +46,10 @@ class Runner:
             tolerance_change=0,
         )
 
-    def timed(self) -> float:
+    def timed(self, anew: bool = False) -> float:
         """Seconds of one step, of which the closure takes nothing."""
+        if anew:
+            self.optimizer.state.clear()
         torch.mul(self.p.detach(), self.curvature, out=self.gradient)
         if self.device == "cpu":
             start = time.perf_counter()
@@ -67,8 +70,8 @@ class Runner:
         return found
 
 
-def compare(size: int, history_size: int, steps: int, device: str) -> tuple[float, float]:
-    """Medians of ours and torch's over `steps` steps with a full history."""
+def compare(size: int, history_size: int, steps: int, device: str) -> tuple[list[float], list[float]]:
+    """Medians of ours and torch's over `steps` steps: with a full history, and from the start."""
     ours, theirs = (Runner(package, size, history_size, device) for package in (optim, torch.optim))
     for runner in (ours, theirs):
         for _ in range(history_size + 3):  # the first iteration makes no pair
@@ -82,7 +85,11 @@ def compare(size: int, history_size: int, steps: int, device: str) -> tuple[floa
     x, y = ours.p.detach(), theirs.p.detach()
     difference = float((x - y).norm() / (y - 1).norm())
     assert difference < 1e-2, f"the two optimizers did not go the same way: {difference:.1e} apart"
-    return statistics.median(times[0]), statistics.median(times[1])
+    plain: tuple[list[float], list[float]] = ([], [])
+    for _ in range(steps):
+        for runner, taken in zip((ours, theirs), plain, strict=True):
+            taken.append(runner.timed(anew=True))
+    return [statistics.median(x) for x in times], [statistics.median(x) for x in plain]
 
 
 def describe(device: str) -> str:
@@ -106,14 +113,17 @@ def main() -> int:
     torch.set_num_threads(arguments.threads)
 
     print(describe(arguments.device))
-    print(f"{'size':>10} {'history':>7} {'ours ms':>9} {'torch ms':>9} {'time':>6} {'limit':>6}")
+    print("                      iteration, ms      direction, ms")
+    print(f"{'size':>10} {'history':>7} {'ours':>9} {'torch':>9} {'ours':>9} {'torch':>9} {'ratio':>6} limit")
     offending = []
     for size in arguments.sizes:
-        ours, theirs = compare(size, arguments.history, arguments.steps, arguments.device)
+        whole, plain = compare(size, arguments.history, arguments.steps, arguments.device)
         gc.collect()
+        ours, theirs = (x - y for x, y in zip(whole, plain, strict=True))
         limit = LIMITS.get(size) if arguments.device == "cuda" and arguments.history == 100 else None
-        row = f"{size:10} {arguments.history:7} {ours * 1e3:9.3f} {theirs * 1e3:9.3f} {ours / theirs:6.3f}"
-        print(row, "     -" if limit is None else f"{limit:6.2f}", flush=True)
+        figures = " ".join(f"{x * 1e3:9.3f}" for x in (*whole, ours, theirs))
+        print(f"{size:10} {arguments.history:7} {figures} {ours / theirs:6.3f}", end=" ")
+        print("    -" if limit is None else f"{limit:5.2f}", flush=True)
         if limit is not None and ours / theirs > limit:
             offending.append(f"{size}: {ours / theirs:.3f} (limit {limit})")
     if offending:

@@ -14,7 +14,7 @@ LEGEND = "In brackets: what runs instead, until that execution exists; a step sa
 
 def table() -> list[str]:
     """Lines of a Markdown table, made from the classes, and its legend."""
-    heading = ("algorithm", *EXECUTIONS, "sparse gradients", "capturable", "differentiable")
+    heading = ("algorithm", "auto", *EXECUTIONS, "sparse gradients", "capturable", "differentiable")
     rows = [(name, *_abilities(cls)) for name, cls in sorted(ALGORITHMS.items(), key=_alphabetical)]
     widths = [max(map(len, column)) for column in zip(heading, *rows, strict=True)]
     lines = [heading, tuple("-" * n for n in widths), *rows]
@@ -27,14 +27,14 @@ def _alphabetical(entry: tuple[str, type[Optimizer]]) -> str:
 
 
 def _abilities(cls: type[Optimizer]) -> list[str]:
-    asked = [_execution(cls, x) for x in EXECUTIONS]
+    asked = [cls.only_execution or "foreach", *(_execution(cls, x) for x in EXECUTIONS)]
     sparse = cls.sparse_gradients if issubclass(cls, Elementwise) else "refused"
     options = inspect.signature(cls).parameters
     return [*asked, sparse, *("yes" if x in options else "no" for x in ("capturable", "differentiable"))]
 
 
 def _execution(cls: type[Optimizer], asked: Implementation) -> str:
-    if asked not in cls.implementations:
+    if asked in cls.lacks:
         return "no"
     return f"({cls.stand_ins[asked]})" if asked in cls.stand_ins else "yes"
 

@@ -164,11 +164,11 @@ class CurvaturePairs:
         if self._unmeasured is not None:
             self._measure(self._unmeasured, inverse, projection)
         self._projection = projection
-        negative = torch.mv(inverse, projection)
+        negative = _product(inverse, projection)
         coefficients = torch.mul(negative, -1, out=self._coefficients[:count])
         q = torch.addmv(gradient, changes.T, coefficients).mul_(self.scale)
         rest = torch.mv(changes, q) - negative.div_(inverse.diagonal())
-        second_loop = torch.mv(inverse.T, rest).to(gradient.dtype)
+        second_loop = _product(inverse.T, rest).to(gradient.dtype)
         return q.addmv_(steps.T, second_loop, beta=-1)
 
     def _measure(self, product: Tensor, inverse: Tensor, projection: Tensor) -> None:
@@ -186,8 +186,8 @@ class CurvaturePairs:
         home = inverse.select(1, newest)
         home.zero_()
         inverse.select(0, newest).zero_()
-        unit = self._unit[newest, :count]
-        home.copy_(torch.addmv(unit, inverse[:, :known], products, alpha=-1).div_(product))
+        column = self._unit[newest, :count] - _product(inverse[:, :known], products)
+        torch.div(column, product, out=home)
         torch.reciprocal(product, out=self.rho[-1])
         self.scale = product / self.changes[-1].dot(self.changes[-1])
         self._unmeasured = None
@@ -215,6 +215,11 @@ class CurvaturePairs:
         changes[:held] = self._changes
         self._changes = changes
         self._show()
+
+
+def _product(matrix: Tensor, x: Tensor) -> Tensor:
+    """A small matrix times a vector, which takes a GPU's library longer to set up than to compute."""
+    return (matrix * x).sum(1)
 
 
 def _memory_around(rho: Sequence[Tensor], capacity: int) -> Tensor | None:

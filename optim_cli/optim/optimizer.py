@@ -12,6 +12,7 @@ from torch.autograd import profiler
 from torch.optim import optimizer as torch_optimizer
 
 from optim_cli.optim.hyperparameters import check_ranges
+from optim_cli.optim.saved_state import restore, spare_wide
 
 Implementation = Literal["auto", "for_loop", "foreach", "fused"]
 
@@ -71,12 +72,14 @@ class Optimizer(torch.optim.Optimizer):
 
     Attributes:
         executions: how often each execution has run, by name: tests and benchmarks assert on it.
-        implementations: what may be asked for besides auto.
+        lacks: implementations that are refused, each with the reason.
+        only_execution: what runs where all are refused.
         stand_ins: what runs in the place of an execution that does not exist; the user is told once.
         beyond_torch: options that torch lacks; groups hold them only where they are set.
     """
 
-    implementations: ClassVar[tuple[str, ...]] = ("for_loop", "foreach", "fused")
+    lacks: ClassVar[Mapping[str, str]] = {}
+    only_execution: ClassVar[str | None] = None
     stand_ins: ClassVar[Mapping[str, str]] = {"fused": "foreach"}
     beyond_torch: ClassVar[tuple[str, ...]] = ()
 
@@ -98,14 +101,14 @@ class Optimizer(torch.optim.Optimizer):
     # call, which takes seconds of every start; the functions themselves do the same work.
     zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
     state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
-    load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
 
     def _setup(self, arguments: Mapping[str, Any]) -> None:
         """Initialise from the constructor's arguments (its `locals()`).
 
         Raises:
-            ValueError: a value outside its range, or options that contradict each other.
-            RuntimeError: an implementation that the algorithm or another option does not go with.
+            ValueError: a value outside its range, options that contradict each other, or an implementation
+                that the algorithm lacks.
+            RuntimeError: `fused` together with `foreach`, one of them with `differentiable`.
         """
         options = as_torch_spells_it(
             {
@@ -126,8 +129,8 @@ class Optimizer(torch.optim.Optimizer):
 
         Raises:
             TypeError: not a dict, or not of parameters.
-            ValueError: an unknown implementation, or parameters that cannot be optimized.
-            RuntimeError: an implementation that the algorithm or another option does not go with.
+            ValueError: an implementation that there is not, or parameters that cannot be optimized.
+            RuntimeError: `fused` together with `foreach`, one of them with `differentiable`.
         """
         if isinstance(param_group, dict):
             if "implementation" in param_group:
@@ -142,19 +145,33 @@ class Optimizer(torch.optim.Optimizer):
     def _check_implementation(self, options: Mapping[str, Any]) -> None:
         if options.get("fused") and options.get("foreach"):
             raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
-        asked = implementation_of(options)
-        name = type(self).__name__
-        allowed = ", ".join(("auto", *self.implementations))
-        if asked != "auto" and asked not in self.implementations:
-            raise RuntimeError(f"{name} has no {asked} execution (implementation may be {allowed})")
+        asked, name = implementation_of(options), type(self).__name__
+        if asked in self.lacks:
+            allowed = ", ".join(x for x in get_args(Implementation) if x not in self.lacks)
+            raise ValueError(
+                f"{name} has no {asked} execution, since {self.lacks[asked]}; implementation may be {allowed}"
+            )
         if asked in ("foreach", "fused") and options.get("differentiable"):
             raise RuntimeError(
                 f"`{asked}` does not support `differentiable`: autograd records {name}'s for-loop only "
                 "(implementation may be auto or for_loop)"
             )
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state; what was saved wider than its parameter keeps its dtype (torch rounds it).
+
+        Raises:
+            ValueError: it is of other parameters.
+        """
+        handle = self.register_load_state_dict_pre_hook(spare_wide)
+        try:
+            _load_state_dict(self, state_dict)
+        finally:
+            handle.remove()
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        restore(self)
         # Loading a state calls this too, and must not lose count.
         self.__dict__.setdefault("executions", Counter())
         parameters = inspect.signature(type(self)).parameters
@@ -172,7 +189,7 @@ class Optimizer(torch.optim.Optimizer):
         Returns:
             What the closure returned, or None.
         """
-        if _watched(self):
+        if is_watched(self):
             return _watched_step(self) if closure is None else _watched_step(self, closure)
         return _step(self, closure)
 
@@ -184,7 +201,7 @@ class Optimizer(torch.optim.Optimizer):
         raise NotImplementedError(f"{type(self).__name__} defines no _update")
 
 
-def _watched(optimizer: Optimizer) -> bool:
+def is_watched(optimizer: Optimizer) -> bool:
     """Whether a profiler or a step hook, of this optimizer or a global one, is waiting for the step."""
     return bool(
         profiler._is_profiler_enabled
@@ -205,5 +222,6 @@ def _step(optimizer: Optimizer, closure: Callable[[], Any] | None = None) -> Any
     return loss
 
 
+_load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
 _add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
 _watched_step = torch.optim.Optimizer.profile_hook_step(_step)

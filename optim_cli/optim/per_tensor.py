@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -24,7 +23,7 @@ class PerTensor(Optimizer):
     tensors of a kind, portion by portion, the for-loop gives it one tensor after another.
     """
 
-    implementations = ("for_loop", "foreach")
+    lacks: ClassVar[Mapping[str, str]] = {"fused": "its step takes sums or products over whole tensors"}
 
     def create(self, p: Tensor) -> State:
         """The state of a parameter before its first step."""
@@ -58,35 +57,15 @@ class PerTensor(Optimizer):
             del self.param_groups[-1]
             raise
 
-    def _check_implementation(self, options: Mapping[str, Any]) -> None:
-        if implementation_of(options) == "fused":
-            # A value of a config, like any other that is not allowed: no RuntimeError.
-            raise ValueError(
-                f"{type(self).__name__} has no fused execution, since its step takes sums or products over "
-                "whole tensors; implementation may be auto, foreach or for_loop"
-            )
-        super()._check_implementation(options)
-
     def _check_params(self, group: dict[str, Any]) -> None:
         """Refuse parameters that cannot be optimized; an algorithm that does not take all overrides this."""
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        for p, held in self.state.items():
-            for name, value in held.items():
-                if isinstance(value, _AsSaved):
-                    held[name] = value.tensor.to(p.device, copy=True)
-                elif name == "step" and not isinstance(value, Tensor):
-                    # Old checkpoints of torch hold a plain number.
-                    held[name] = torch.tensor(float(value), dtype=stored_dtype())
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state; what is saved wider than its parameter keeps its dtype (torch rounds it)."""
-        handle = self.register_load_state_dict_pre_hook(_wide_as_saved)
-        try:
-            super().load_state_dict(state_dict)
-        finally:
-            handle.remove()
+        for held in self.state.values():
+            if "step" in held and not isinstance(held["step"], Tensor):
+                # Old checkpoints of torch hold a plain number.
+                held["step"] = torch.tensor(float(held["step"]), dtype=stored_dtype())
 
     def _update(self) -> None:
         work = [(group, [p for p in group["params"] if p.grad is not None]) for group in self.param_groups]
@@ -140,30 +119,3 @@ def _parts(execution: str, params: Sequence[Tensor]) -> Iterator[slice]:
     if execution == "foreach":
         return portions(params)
     return (slice(i, i + 1) for i in range(len(params)))
-
-
-@dataclass
-class _AsSaved:
-    """A tensor that torch's `load_state_dict` passes on as it is."""
-
-    tensor: Tensor
-
-
-def _wide_as_saved(optimizer: torch.optim.Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
-    """The state with what is wider than its parameter held in `_AsSaved`; `step` torch spares itself."""
-    saved = [index for group in state_dict["param_groups"] for index in group["params"]]
-    params = [p for group in optimizer.param_groups for p in group["params"]]
-    # Lengths that differ are refused by torch afterwards.
-    widths = {index: p.dtype.itemsize for index, p in zip(saved, params, strict=False)}
-    state = {
-        index: {
-            name: _AsSaved(x)
-            if name != "step"
-            and isinstance(x, Tensor)
-            and x.dtype.itemsize > widths.get(index, x.dtype.itemsize)
-            else x
-            for name, x in held.items()
-        }
-        for index, held in state_dict["state"].items()
-    }
-    return state_dict | {"state": state}

@@ -6,6 +6,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from optim_cli.optim.curvature import CurvaturePairs
 from optim_cli.optim.objective import Objective
-from optim_cli.optim.optimizer import Optimizer, as_torch_spells_it
+from optim_cli.optim.optimizer import Optimizer, is_watched
 
 # Entries of the state that show what the pairs hold.
 PAIRS = ("old_dirs", "old_stps", "ro", "al")
@@ -26,16 +27,9 @@ class QuasiNewton(Optimizer):
     first parameter.
     """
 
+    lacks = dict.fromkeys(("for_loop", "foreach", "fused"), "it takes all parameters as one vector")
+    only_execution = "whole_vector"
     _pairs: CurvaturePairs | None = None
-
-    def _check_options(self, options: dict[str, Any]) -> None:
-        asked = [name for name in ("foreach", "fused") if options.get(name)]
-        if asked:
-            name = type(self).__name__
-            raise ValueError(
-                f"{name} takes all parameters as one vector and has no {asked[0]} execution: use "
-                f"implementation='auto', or an elementwise algorithm such as SGD or Adam"
-            )
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a parameter group; what was remembered of the shorter vector is forgotten.
@@ -45,11 +39,13 @@ class QuasiNewton(Optimizer):
             ValueError: its options differ from those of the other groups, or it asks for another execution.
         """
         if isinstance(param_group, dict):
-            param_group = as_torch_spells_it({"implementation": "auto"} | param_group)
-            group = self.defaults | param_group
-            self._check_options(group)
-            self._check_equal([*self.param_groups, group])
+            self._check_options(self.defaults | param_group)
         super().add_param_group(param_group)
+        try:
+            self._check_equal(self.param_groups)
+        except ValueError:
+            del self.param_groups[-1]
+            raise
         self.state.clear()
         self._pairs = None
 
@@ -111,11 +107,13 @@ class QuasiNewton(Optimizer):
                 "that clears the gradients, computes the loss, calls backward() and returns the loss, got "
                 f"{closure!r}"
             )
-        step = self._step
-        if "torch._dynamo" in sys.modules:
-            # Compiled in pieces, it would lose pairs. Importing the compiler to say so takes seconds.
-            step = torch.compiler.disable(step)
-        return step(closure)
+        # Compiled in pieces, it would lose pairs. Importing the compiler to say so takes seconds.
+        step = _uncompiled(type(self)._step) if "torch._dynamo" in sys.modules else type(self)._step
+        if is_watched(self):
+            step = torch.optim.Optimizer.profile_hook_step(step)
+        return step(self, closure)
+
+    step.hooked = True  # type: ignore[attr-defined]
 
     @torch.no_grad()
     def _step(self, closure: Callable[[], Any]) -> Any:
@@ -126,7 +124,7 @@ class QuasiNewton(Optimizer):
         state["func_evals"] = state.get("func_evals", 0) + 1
         state.setdefault("n_iter", 0)
         self._minimize(objective, float(result), options, state)
-        self.executions["whole_vector"] += 1
+        self.executions[self.only_execution] += 1
         return result
 
     def _minimize(
@@ -160,6 +158,13 @@ class QuasiNewton(Optimizer):
                         f"{groups[0][name]} in parameter group 0 and {group[name]} in group {number}; give "
                         "all groups the same"
                     )
+
+
+@cache
+def _uncompiled(step: Callable[..., Any]) -> Callable[..., Any]:
+    """A step that torch.compile leaves alone."""
+    alone: Callable[..., Any] = torch.compiler.disable(step)
+    return alone
 
 
 @dataclass(frozen=True)

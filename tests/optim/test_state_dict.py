@@ -247,6 +247,36 @@ def test_step_counts_of_old_checkpoints_are_plain_numbers(name: str, generator: 
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_states_saved_wider_than_their_parameter_keep_their_dtype(
+    name: str, generator: torch.Generator
+) -> None:
+    """What a run in float32 has gathered goes on beside bfloat16 parameters as it would in float32."""
+    values = tensors(generator, torch.bfloat16)
+    gradients = [like(values, generator) for _ in range(2)]
+    for options in arithmetics(name):
+        wide = ALGORITHMS[name](parameters([x.float() for x in values]), **options)
+        narrow = ALGORITHMS[name](parameters(values), **options)
+        give(params_of(wide), [g.float() for g in gradients[0]])
+        wide.step()
+        saved = copy.deepcopy(wide.state_dict())
+        narrow.load_state_dict(saved)
+        with torch.no_grad():
+            for p, q in zip(params_of(wide), params_of(narrow), strict=True):
+                p.copy_(q)
+        for optimizer in (wide, narrow):
+            give(params_of(optimizer), [g.to(params_of(optimizer)[0].dtype) for g in gradients[1]])
+            optimizer.step()
+        expected = entries(wide)
+        for key, found in entries(narrow).items():
+            for x, y in zip(found, expected[key], strict=True):
+                tolerance = (2**-8, 1e-6) if key == "p" else (1e-6, 1e-6)
+                assert x.dtype == (torch.bfloat16 if key == "p" else torch.float32), key
+                assert torch.allclose(x.float(), y, *tolerance), f"{options}: {key}"
+        kept = [key for key in expected if key not in ("p", *ALGORITHMS[name].zero_dim_state)]
+        assert ran(narrow) == {"for_loop" if kept else "foreach": 1}
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_0d_states_are_loaded_as_they_were_saved(name: str, generator: torch.Generator) -> None:
     values = [torch.randn(3, generator=generator).bfloat16()]
     ours, other = (ALGORITHMS[name](parameters(values)) for _ in range(2))

@@ -57,7 +57,6 @@ class LBFGS(QuasiNewton):
         self._setup(locals())
 
     def _check_options(self, options: dict[str, Any]) -> None:
-        super()._check_options(options)
         if (given := options["line_search_fn"]) not in ("strong_wolfe", None):
             raise RuntimeError(f"only 'strong_wolfe' is supported as line_search_fn, or None; got {given!r}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from annotated_types import Gt
@@ -40,7 +40,7 @@ class SparseAdam(Elementwise):
 
     zero_dim_state = ("step",)
     sparse_gradients = "required"
-    implementations = ("for_loop", "foreach")
+    lacks: ClassVar[Mapping[str, str]] = {"fused": "rows with a gradient are gathered and scattered apart"}
 
     def __init__(
         self,
