@@ -1,16 +1,24 @@
 """Lines of each algorithm's file beside torch.optim's: python benchmarks/lines.py
 
-Every line counts: formula, arguments, paper, blank ones. What all algorithms share comes last.
+Every line counts: formula, arguments, paper, blank ones. What algorithms stand on comes last.
 """
 
 from __future__ import annotations
 
 import inspect
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from optim_cli import optim
+
+# Folders that some algorithms stand on, and for whom they are.
+ROOMS = {
+    "execution": "all elementwise ones: base, translator, executions",
+    "per_tensor": "Adafactor and Muon",
+    "whole_vector": "LBFGS",
+}
 
 
 def lines_of(path: Path) -> int:
@@ -20,13 +28,14 @@ def lines_of(path: Path) -> int:
 
 def table() -> list[str]:
     """Lines of a Markdown table."""
-    rows = []
+    rows: list[tuple[str, int, Any]] = []
     for name, cls in sorted(optim.ALGORITHMS.items(), key=lambda entry: entry[0].lower()):
         # Some of torch's classes say that they are of the package, but their functions know the file.
         ours, theirs = (Path(inspect.getfile(x.__init__)) for x in (cls, getattr(torch.optim, name)))
         rows.append((name, lines_of(ours), lines_of(theirs)))
     rows.append(("together", sum(row[1] for row in rows), sum(row[2] for row in rows)))
-    rows.append(("shared", sum(map(lines_of, shared_by_ours())), sum(map(lines_of, shared_by_theirs()))))
+    rows += [(f"{room}/, for {whom}", lines_below(room), "-") for room, whom in ROOMS.items()]
+    rows.append(("for all", sum(map(lines_of, shared_by_ours())), sum(map(lines_of, shared_by_theirs()))))
     return [
         f"| file | ours | torch {torch.__version__.partition('+')[0]} |",
         "| --- | ---: | ---: |",
@@ -34,11 +43,18 @@ def table() -> list[str]:
     ]
 
 
+def lines_below(room: str) -> int:
+    """Lines of the files in a folder of our package."""
+    package = Path(inspect.getfile(optim)).parent
+    beside = [package / "elementwise.py"] if room == "execution" else []
+    return sum(map(lines_of, [*beside, *(package / room).glob("*.py")]))
+
+
 def shared_by_ours() -> list[Path]:
-    """What all algorithms share: the base classes, the translator, the executions."""
+    """What all algorithms share: base class, options, checkpoints."""
     room = Path(inspect.getfile(optim)).parent
-    apart = {"swa_utils.py", "__main__.py"}
-    return [x for x in [*room.glob("*.py"), *room.glob("execution/*.py")] if x.name not in apart]
+    apart = {"elementwise.py", "swa_utils.py", "__main__.py"}
+    return [x for x in room.glob("*.py") if x.name not in apart]
 
 
 def shared_by_theirs() -> list[Path]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 
 from optim_cli.optim import ALGORITHMS
-from optim_cli.optim.elementwise import Elementwise
 from optim_cli.optim.optimizer import Implementation, Optimizer
 
 EXECUTIONS: tuple[Implementation, ...] = ("for_loop", "foreach", "fused")
@@ -28,9 +27,9 @@ def _alphabetical(entry: tuple[str, type[Optimizer]]) -> str:
 
 def _abilities(cls: type[Optimizer]) -> list[str]:
     asked = [cls.only_execution or "foreach", *(_execution(cls, x) for x in EXECUTIONS)]
-    sparse = cls.sparse_gradients if issubclass(cls, Elementwise) else "refused"
     options = inspect.signature(cls).parameters
-    return [*asked, sparse, *("yes" if x in options else "no" for x in ("capturable", "differentiable"))]
+    modes = ("yes" if x in options else "no" for x in ("capturable", "differentiable"))
+    return [*asked, cls.sparse_gradients, *modes]
 
 
 def _execution(cls: type[Optimizer], asked: Implementation) -> str:

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from operator import attrgetter
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -37,13 +37,11 @@ class Elementwise(Optimizer):
     Attributes:
         zero_dim_state: names of the 0-d states, as torch names them.
         zero_dim_beside_parameters: whether they are on the parameters' device even where no graph needs it.
-        sparse_gradients: whether gradients may or must be sparse; rows without one then stay as they are.
         sparse_states: whether rows without a gradient move too, as their states say, which are then sparse.
     """
 
     zero_dim_state: ClassVar[tuple[str, ...]] = ()
     zero_dim_beside_parameters: ClassVar[bool] = False
-    sparse_gradients: ClassVar[Literal["refused", "accepted", "required"]] = "refused"
     sparse_states: ClassVar[bool] = False
     scalars: ClassVar[Callable[..., Mapping[str, Any]]]
     rule: ClassVar[Callable[..., tuple[Any, ...]]]

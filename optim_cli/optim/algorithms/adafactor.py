@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from optim_cli.optim.execution.zero_dim import stored_dtype
-from optim_cli.optim.factored_variance import factored, no_average, whole
 from optim_cli.optim.hyperparameters import NonNegative
 from optim_cli.optim.optimizer import Implementation
-from optim_cli.optim.per_tensor import PerTensor, State
+from optim_cli.optim.per_tensor.base import PerTensor, State
+from optim_cli.optim.per_tensor.factored_variance import factored, no_average, whole
 
 
 class Adafactor(PerTensor):

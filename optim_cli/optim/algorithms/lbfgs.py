@@ -10,12 +10,12 @@ from torch import Tensor
 from torch.linalg import vector_norm
 from torch.optim.optimizer import ParamsT
 
-from optim_cli.optim.curvature import CurvaturePairs
 from optim_cli.optim.hyperparameters import NonNegative
-from optim_cli.optim.line_search import Line, Point, strong_wolfe
-from optim_cli.optim.objective import Objective
 from optim_cli.optim.optimizer import Implementation
-from optim_cli.optim.quasi_newton import QuasiNewton
+from optim_cli.optim.whole_vector.base import QuasiNewton
+from optim_cli.optim.whole_vector.curvature import CurvaturePairs
+from optim_cli.optim.whole_vector.line_search import Line, Point, strong_wolfe
+from optim_cli.optim.whole_vector.objective import Objective
 
 # A pair is kept where the curvature along the step is positive beyond doubt.
 LEAST_CURVATURE = 1e-10

@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from optim_cli.optim.hyperparameters import NonNegative
-from optim_cli.optim.matrix_parameters import refuse_others, shape_as_matrix
 from optim_cli.optim.optimizer import Implementation
-from optim_cli.optim.orthogonal import orthogonal
-from optim_cli.optim.per_tensor import PerTensor, State
+from optim_cli.optim.per_tensor.base import PerTensor, State
+from optim_cli.optim.per_tensor.matrix_parameters import refuse_others, shape_as_matrix
+from optim_cli.optim.per_tensor.orthogonal import orthogonal
 
 AdjustLr = Literal["original", "match_rms_adamw"]
 

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optim_cli.optim.curvature import CurvaturePairs
-from optim_cli.optim.objective import Objective
 from optim_cli.optim.optimizer import Optimizer, is_watched
+from optim_cli.optim.whole_vector.curvature import CurvaturePairs
+from optim_cli.optim.whole_vector.objective import Objective
 
 # Entries of the state that show what the pairs hold.
 PAIRS = ("old_dirs", "old_stps", "ro", "al")
@@ -29,6 +29,7 @@ class QuasiNewton(Optimizer):
 
     lacks = dict.fromkeys(("for_loop", "foreach", "fused"), "it takes all parameters as one vector")
     only_execution = "whole_vector"
+    sparse_gradients = "accepted"
     _pairs: CurvaturePairs | None = None
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from optim_cli.optim.line_search import CURVATURE, DECREASE, Line, Point, strong_wolfe
-from optim_cli.optim.objective import Objective
+from optim_cli.optim.whole_vector.line_search import CURVATURE, DECREASE, Line, Point, strong_wolfe
+from optim_cli.optim.whole_vector.objective import Objective
 
 FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "parabola": lambda x: (x - 3) ** 2,

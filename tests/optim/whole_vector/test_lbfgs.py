@@ -11,7 +11,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.optim.objectives import LBFGS, Run, assert_same_way, both, far_from_it, least_squares, rosenbrock
+from tests.optim.whole_vector.objectives import (
+    LBFGS,
+    Run,
+    assert_same_way,
+    both,
+    far_from_it,
+    least_squares,
+    rosenbrock,
+)
 
 FIXED: dict[str, Any] = {"lr": 1e-3}
 WOLFE: dict[str, Any] = {"line_search_fn": "strong_wolfe"}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from optim_cli.optim.per_tensor import State
+from optim_cli.optim.per_tensor.base import State
 
 
 def no_average(p: Tensor) -> State:

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from optim_cli.optim.curvature import CurvaturePairs
-from tests.optim.objectives import LBFGS
+from optim_cli.optim.whole_vector.curvature import CurvaturePairs
+from tests.optim.whole_vector.objectives import LBFGS
 
 
 def dense(steps: list[Tensor], changes: list[Tensor], scale: float) -> Tensor:

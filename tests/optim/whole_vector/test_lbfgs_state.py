@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.optim.objectives import LBFGS, Run, both, far_from_it, rosenbrock
+from tests.optim.whole_vector.objectives import LBFGS, Run, both, far_from_it, rosenbrock
 
 WOLFE = "strong_wolfe"
 OPTIONS: list[dict[str, Any]] = [

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from optim_cli.optim import ALGORITHMS
 from optim_cli.optim.optimizer import Optimizer
-from optim_cli.optim.orthogonal import orthogonal
+from optim_cli.optim.per_tensor.orthogonal import orthogonal
 from tests.optim.oracle import Options, difference, entries, give, pair, parameters, params_of, ran, theirs_of
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from optim_cli.optim.curvature import CurvaturePairs
-from tests.optim.objectives import LBFGS, Run, assert_same_way, far_from_it, rosenbrock
+from optim_cli.optim.whole_vector.curvature import CurvaturePairs
+from tests.optim.whole_vector.objectives import LBFGS, Run, assert_same_way, far_from_it, rosenbrock
 
 pytestmark = [
     pytest.mark.gpu,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from optim_cli.optim.objective import Objective
+from optim_cli.optim.whole_vector.objective import Objective
 
 # How much of the decrease that the slope promises must be there, and how much of the slope may be left
 # (Nocedal and Wright, Numerical Optimization, section 3.1: quasi-Newton methods).

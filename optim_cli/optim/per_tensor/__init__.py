@@ -1,0 +1,1 @@
+"""Algorithms that take sums or products over whole tensors."""

@@ -1,0 +1,1 @@
+"""Algorithms that take all parameters as one vector."""
