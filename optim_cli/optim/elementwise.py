@@ -349,7 +349,8 @@ class Elementwise(Optimizer):
 
 
 def _capturing() -> bool:
-    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+    # Without this question first, the other one would set CUDA up.
+    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
 
 
 def _states_of(parts: Sequence[Work]) -> list[dict[str, Any]]:

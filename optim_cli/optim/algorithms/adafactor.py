@@ -92,9 +92,14 @@ class Adafactor(PerTensor):
         known = [
             [min(options["lr"], step**-0.5) for step in steps],
             [max(1, p.numel()) ** -0.5 for p in params],
+            [eps2] * len(params),
+            [options["d"]] * len(params),
         ]
-        rates, roots = torch.tensor(known, dtype=torch.float64).to(params[0].device, non_blocking=True)
-        rates *= _at_least(eps2, _norms(params) * roots)
+        rates, roots, least, threshold = torch.tensor(known, dtype=torch.float64).to(
+            params[0].device, non_blocking=True
+        )
+        # Like Python's `max`, and unlike torch.maximum, fmax prefers the floor to NaN.
+        rates *= torch.fmax(_norms(params) * roots, least)
         if options["weight_decay"] != 0:
             torch._foreach_mul_(params, 1 - options["lr"] * options["weight_decay"])
         if self.kind(params[0]):
@@ -103,18 +108,13 @@ class Adafactor(PerTensor):
             updates = whole(grads, states, weights)
         torch._foreach_clamp_max_(updates, 1 / eps1 if eps1 else math.inf)
         torch._foreach_mul_(updates, grads)
-        rates /= _at_least(1, _norms(updates) * roots / options["d"])
+        rates *= threshold / torch.fmax(_norms(updates) * roots, threshold)
         # A rate has the dimensions of its parameter, so that bfloat16 does not round it.
         rates = rates.to(torch.promote_types(params[0].dtype, torch.float32))
-        for p, u, rate in zip(params, updates, rates.unbind(), strict=True):
-            p.addcmul_(u, rate.reshape((1,) * p.dim()), value=1 if options["maximize"] else -1)
+        apart = [rate.view((1,) * p.dim()) for p, rate in zip(params, rates.unbind(), strict=True)]
+        torch._foreach_addcmul_(params, updates, apart, value=1 if options["maximize"] else -1)
 
 
 def _norms(tensors: list[Tensor]) -> Tensor:
     """Euclidean norms: [len(tensors)], float64."""
     return torch.stack(torch._foreach_norm(tensors)).double()
-
-
-def _at_least(floor: float, x: Tensor) -> Tensor:
-    """The larger one, and the floor for NaN, as Python's `max` has it."""
-    return x.nan_to_num(floor, math.inf).clamp(min=floor)

@@ -52,8 +52,8 @@ def whole(grads: Sequence[Tensor], states: Sequence[State], weights: Sequence[fl
         Of the size of the gradients, in memory of their own.
     """
     variances = [state["variance"] for state in states]
-    squares = [g.to(v.dtype).square() for g, v in zip(grads, variances, strict=True)]
-    torch._foreach_lerp_(variances, squares, weights)
+    wide = [g.to(v.dtype) for g, v in zip(grads, variances, strict=True)]
+    torch._foreach_lerp_(variances, torch._foreach_mul(wide, wide), weights)
     return list(torch._foreach_rsqrt(variances))
 
 
