@@ -29,7 +29,7 @@ OUR_WORDS = (
 TOLERANCES = {
     # It turns matrices in bfloat16, where another order of operations is another rounding, of 2^-8.
     "Muon": (2**-6, 1e-4),
-    # Twenty iterations a step, each from the differences of gradients that are ever more alike.
+    # Each iteration is from the differences of gradients that are ever more alike.
     "LBFGS": (1e-6, 1e-6),
 }
 EXACT = (1e-9, 1e-11)
@@ -97,6 +97,9 @@ def network(generator: torch.Generator) -> nn.Module:
 
 def compare(name: str, options: Options, sparse: bool, generator: torch.Generator) -> None:
     start = network(generator)
+    if name == "LBFGS":
+        # The loss is not convex: in many iterations, a difference in the last digit becomes one in all.
+        options = {"max_iter": 5} | options
     ours, theirs = (Trained(cls, start, options, sparse) for cls in (ALGORITHMS[name], theirs_of(name)))
     rtol, atol = TOLERANCES.get(name, EXACT)
     inputs = torch.randn(5, 4, generator=generator)
