@@ -87,7 +87,10 @@ def _part(group: str, values: Mapping[str, Any], made: Mapping[str, Any], device
     if group == "optimizer":
         # Where the model is wrong, the optimizer is tried with another.
         model = made["model"] if "model" in made else torch.nn.Linear(1, 1)
-        return _make(group, node, plugins, params=model.named_parameters())
+        optimizer = _make(group, node, plugins, params=model.named_parameters())
+        if "model" in made:
+            _check_gradients(model, optimizer)
+        return optimizer
     if group == "scheduler":
         trainer, dataset = made["trainer"], made["dataset"]
         steps = trainer.total_steps(dataset.train.num_batches(dataset.batch_size))
@@ -108,6 +111,27 @@ def _sizes(dataset: Dataset, node: Mapping[str, Any], plugins: Collection[str]) 
         name = node["_target_"].rpartition(".")[2]
         raise ConfigError(f"model: {name} takes images, not texts; use model=bag_of_words or other data")
     return {name: getattr(dataset, name) for name in SUPPLIED["model"]}
+
+
+def _check_gradients(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Find out before the first step whether an optimizer of ours takes the gradients of the model.
+
+    Raises:
+        ConfigError: they are sparse and it takes none of those, or dense and it takes no other.
+    """
+    sparse = any(getattr(module, "sparse", False) is True for module in model.modules())
+    taken = getattr(optimizer, "sparse_gradients", "accepted")
+    who, what = type(optimizer).__name__, type(model).__name__
+    if taken == "required" and not sparse:
+        raise ConfigError(
+            f"optimizer: {who} takes sparse gradients only, and those of {what} are dense; use "
+            "recipe=python_reference/sparse_adam, or another optimizer"
+        )
+    if taken == "refused" and sparse:
+        raise ConfigError(
+            f"optimizer: {who} takes no sparse gradients, and those of {what} are sparse; use "
+            "model.sparse=false, or optimizer=sparse_adam, sgd or adagrad"
+        )
 
 
 # The newest dataset: the check before a run makes it, the run takes it, and so does the next job of a sweep.

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +13,7 @@ import torch
 from optim_cli.assemble import assemble, resolve
 from optim_cli.optim import SparseAdam
 from tests.command_lines import told
-from tests.experiments import ENVIRONMENT, ROOT, config_of, train, without_trace
+from tests.experiments import config_of, train
 from tests.results import unlike
 
 TEXTS = ("dataset=python_reference", "model=bag_of_words")
@@ -76,13 +74,14 @@ def test_images_and_texts_are_told_apart() -> None:
     assert texts.startswith("model: MLP takes images, not texts; use model=bag_of_words or other data")
 
 
-def test_an_optimizer_without_sparse_gradients_says_what_to_use(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "optim_cli", *TEXTS, "optimizer=adam"]
-    environment = {**ENVIRONMENT, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
-    assert done.returncode == 1
-    first, second = done.stderr.splitlines()
-    assert first.startswith("optim-run: the run failed: RuntimeError: Adam does not support sparse gradients")
-    assert "SparseAdam" in first
-    assert second.startswith("optim-run: the full trace is in ")
-    assert without_trace(done.stderr)
+def test_optimizers_that_do_not_fit_the_gradients_are_told_apart() -> None:
+    (refused,) = told(*TEXTS, "optimizer=adam")
+    assert refused.startswith("optimizer: Adam takes no sparse gradients, and those of BagOfWords are sparse")
+    assert "model.sparse=false" in refused
+    (required,) = told("optimizer=sparse_adam")
+    assert required.startswith(
+        "optimizer: SparseAdam takes sparse gradients only, and those of MLP are dense"
+    )
+    assert "recipe=python_reference/sparse_adam" in required
+    assert not told(*TEXTS, "optimizer=adam", "model.sparse=false")
+    assert not told(*TEXTS, "optimizer=sgd")

@@ -164,7 +164,7 @@ LINES: dict[str, list[str]] = {
     ".venv/bin/optim-run trainer.max": ["trainer.max_steps="],
     "optim-run recipe": ["recipe="],
     "optim-run recipe=digits/s": ["recipe=digits/sgd_cosine"],
-    "optim-run --config-dir own optimizer=s": ["optimizer=sgd", "optimizer=slow"],
+    "optim-run --config-dir own optimizer=s": ["optimizer=sgd", "optimizer=slow", "optimizer=sparse_adam"],
     "optim-run -m optimizer=slow --config-dir=own optimizer.l": ["optimizer.lr="],
     "optim-run -cd own recipe=m": ["recipe=mine"],
     "optim-run --config-dir o": ["own/"],

@@ -18,10 +18,9 @@ from optim_cli.optim.execution.stages import before_rule
 from optim_cli.optim.execution.variant import Variant
 from optim_cli.optim.execution.work import Columns, Work
 from optim_cli.optim.execution.zero_dim import ZeroDimStates, stored_dtype
-from optim_cli.optim.optimizer import Optimizer, implementation_of
+from optim_cli.optim.optimizer import NATIVE, Optimizer, implementation_of
 
 HOST = torch.device("cpu")
-NATIVE = (Tensor, torch.nn.Parameter)
 
 
 class Elementwise(Optimizer):
@@ -63,7 +62,7 @@ class Elementwise(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        for of_parameter in self.state.values():
+        for of_parameter in filter(_is_state, self.state.values()):
             # Old checkpoints of torch's SGD hold a None where there is no momentum buffer yet.
             for name in [name for name, value in of_parameter.items() if value is None]:
                 del of_parameter[name]
@@ -77,14 +76,6 @@ class Elementwise(Optimizer):
                         held[name] = torch.tensor(
                             held[name], dtype=stored_dtype(), device=self._place_of(p, group)
                         )
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state; 0-d states stay as precise as they are (torch rounds them as it does parameters)."""
-        handle = self.register_load_state_dict_pre_hook(_with_numbers)
-        try:
-            super().load_state_dict(state_dict)
-        finally:
-            handle.remove()
 
     @classmethod
     def variant_of(cls, group: dict[str, Any]) -> Variant:
@@ -385,21 +376,13 @@ def _kept(
     return new.double()
 
 
+def _is_state(entry: object) -> bool:
+    """Whether it is of a parameter: users keep entries of their own."""
+    return isinstance(entry, dict)
+
+
 def _number(value: float | Tensor) -> float:
     return value.item() if isinstance(value, Tensor) else value
-
-
-def _with_numbers(optimizer: torch.optim.Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
-    """0-d states as numbers, which torch does not round to the parameter's dtype; `step` it spares itself."""
-    assert isinstance(optimizer, Elementwise)
-    names = {*optimizer.zero_dim_state} - {"step"}
-    state = {
-        key: {name: _number(x) if name in names else x for name, x in held.items()}
-        if isinstance(held, dict)
-        else held
-        for key, held in state_dict["state"].items()
-    }
-    return state_dict | {"state": state}
 
 
 def _unreadable(values: Values, group: Mapping[str, Any]) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
+from torch import Tensor
 from torch.autograd import profiler
 from torch.optim import optimizer as torch_optimizer
 
@@ -15,6 +16,9 @@ from optim_cli.optim.hyperparameters import check_ranges
 from optim_cli.optim.saved_state import restore, spare_wide
 
 Implementation = Literal["auto", "for_loop", "foreach", "fused"]
+
+# A tensor of another class need not know torch's foreach functions.
+NATIVE = (Tensor, torch.nn.Parameter)
 
 # The one place where torch's two arguments and our one switch meet. Parameter groups keep torch's
 # two, so that a state_dict holds torch's keys and no others.
@@ -178,6 +182,9 @@ class Optimizer(torch.optim.Optimizer):
         self.__dict__.setdefault("executions", Counter())
         parameters = inspect.signature(type(self)).parameters
         for group in self.param_groups:
+            # torch's checkpoints cannot say what was asked for beyond torch.
+            for name in {*self.beyond_torch} & {*self.defaults}:
+                group.setdefault(name, self.defaults[name])
             for name, value in self._absent_in_old_checkpoints.items():
                 if name in parameters and name not in self.beyond_torch:
                     group.setdefault(name, value)

@@ -13,7 +13,10 @@ LOGISTIC = "_target_: optim_cli.models.logistic.Logistic\n"
 # Command line -> the lines of the report, each as what must be in it.
 WRONG: list[tuple[list[str], list[tuple[str, ...]]]] = [
     # choices
-    (["model=cnnn"], [("model: 'cnnn' is no choice; did you mean cnn? (choices: cnn, logistic,",)]),
+    (
+        ["model=cnnn"],
+        [("model: 'cnnn' is no choice; did you mean cnn? (choices: bag_of_words, cnn, logistic,",)],
+    ),
     (["recipe=digits/sgd"], [("recipe: 'digits/sgd' is no choice; did you mean digits/sgd_cosine?",)]),
     (["recipe=digits"], [("recipe: 'digits' is no choice", "digits/adamw_onecycle, digits/sgd_cosine")]),
     (["model=null"], [("model: null is no choice",)]),

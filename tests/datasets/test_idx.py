@@ -16,7 +16,7 @@ ELEMENTS = bytes(range(60))
 CONTENT = struct.pack(">4B3I", 0, 0, 8, 3, *SHAPE) + ELEMENTS
 
 # The file is written anew for each example, so that sharing the folder is no matter.
-fuzz = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+fuzz = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.mark.parametrize("packed", [False, True])

@@ -15,9 +15,6 @@ ELEMENTS = 1_000_000
 STEPS = 3
 # Our root mean square error over torch's, and our largest.
 LIMIT = 1.05
-# torch's foreach form subtracts eta * (g + lambd * p): one rounding less, but an infinite parameter becomes
-# NaN. Ours is torch's for-loop in both executions; measured: 2.1, and 1.6 to 2.5 for the largest error.
-ONE_ROUNDING_MORE = {("ASGD", True): 3.0}
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +51,5 @@ def test_no_less_accurate_than_torch(name: str, foreach: bool, generator: torch.
     ours = stepped(ALGORITHMS[name], values, {"foreach": foreach})
     theirs = stepped(theirs_of(name), values, {"foreach": foreach})
     assert ran(ours) == {"foreach" if foreach else "for_loop": STEPS}
-    limit = ONE_ROUNDING_MORE.get((name, foreach), LIMIT)
     for mine, torchs in zip(errors(ours, exact), errors(theirs, exact), strict=True):
-        assert mine <= torchs * limit
+        assert mine <= torchs * LIMIT

@@ -51,6 +51,8 @@ def database() -> dict[str, Any]:
     """torch's descriptions of its optimizers, by name; importing them takes seconds."""
     from torch.testing._internal.common_optimizers import optim_db
 
+    # The import also forbids this whole process to set flags of backends.
+    setattr(torch.backends, "__allow_nonbracketed_mutation_flag", True)
     return {info.name: info for info in optim_db}
 
 

@@ -81,7 +81,7 @@ class ASGD(Elementwise):
     def rule(
         p: Tensor, g: Tensor, ax: Tensor, *, step_size: float, weight: float, lambd: float
     ) -> tuple[Tensor, Tensor]:
-        """One step; a weight of 1 makes the average the parameter itself."""
-        p = torch.add(p * (1 - lambd * step_size), g, alpha=-step_size)
+        """One step; the parameter is rounded once, and with a weight of 1 is the average itself."""
+        p = torch.add(p, torch.add(g, p, alpha=lambd), alpha=-step_size)
         ax = torch.lerp(ax, p, weight)
         return p, ax

@@ -70,7 +70,7 @@ class SparseAdam(Elementwise):
         """The state; step counts are whole numbers in it, as in torch's."""
         saved: dict[str, Any] = super().state_dict()
         counted = {
-            key: held | {"step": int(held["step"])} if "step" in held else held
+            key: held | {"step": int(held["step"])} if isinstance(held, dict) and "step" in held else held
             for key, held in saved["state"].items()
         }
         return saved | {"state": counted}

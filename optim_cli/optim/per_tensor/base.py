@@ -10,9 +10,8 @@ from torch import Tensor
 
 from optim_cli.optim.execution.foreach import portions
 from optim_cli.optim.execution.zero_dim import stored_dtype
-from optim_cli.optim.optimizer import Optimizer, implementation_of
+from optim_cli.optim.optimizer import NATIVE, Optimizer, implementation_of
 
-NATIVE = (Tensor, torch.nn.Parameter)
 State = dict[str, Any]
 
 
@@ -39,7 +38,7 @@ class PerTensor(Optimizer):
         """One step of parameters of one kind, in place; gradients are left alone.
 
         Args:
-            options: those of the parameter group, the learning rate as a number.
+            options: those of the parameter group, numbers where it holds tensors.
         """
         raise NotImplementedError(f"{type(self).__name__} defines no update")
 
@@ -63,7 +62,7 @@ class PerTensor(Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         for held in self.state.values():
-            if "step" in held and not isinstance(held["step"], Tensor):
+            if isinstance(held, dict) and "step" in held and not isinstance(held["step"], Tensor):
                 # Old checkpoints of torch hold a plain number.
                 held["step"] = torch.tensor(float(held["step"]), dtype=stored_dtype())
 
@@ -72,7 +71,7 @@ class PerTensor(Optimizer):
         for _, params in work:
             self._refuse(params)
         for group, params in work:
-            options = group | {"lr": float(group["lr"])}
+            options = {name: x.item() if isinstance(x, Tensor) else x for name, x in group.items()}
             for alike in self._alike(params):
                 execution = _execution(group, alike)
                 self.executions[execution] += 1

@@ -74,7 +74,7 @@ class QuasiNewton(Optimizer):
             if isinstance(held, _AsSaved):
                 self.state[p] = _moved(held.entries, p.device)
         held = self.state.get(self.param_groups[0]["params"][0], {})
-        if "d" in held:
+        if held.get("d") is not None:  # torch's is None where no iteration was allowed
             if "_pairs" not in state:
                 names = ("old_stps", "old_dirs", "ro", "prev_flat_grad", "H_diag")
                 size = self.param_groups[0]["history_size"]
