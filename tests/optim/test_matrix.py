@@ -42,7 +42,7 @@ from tests.optim.oracle import (
 )
 
 STEPS = 3
-DRAWN = 40
+DRAWN = 28
 REFUSALS = (ValueError, RuntimeError, AssertionError)
 
 

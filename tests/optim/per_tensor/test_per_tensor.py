@@ -23,6 +23,7 @@ from tests.optim.oracle import (
     combinations,
     copied,
     difference,
+    drawn,
     entries,
     fresh,
     give,
@@ -101,7 +102,12 @@ def assert_alike(
 @executions
 @names
 def test_steps_are_those_of_torch(
-    name: str, execution: str, dtype: torch.dtype, generator: torch.Generator, matrix: list[tuple[str, ...]]
+    name: str,
+    execution: str,
+    dtype: torch.dtype,
+    generator: torch.Generator,
+    matrix: list[tuple[str, ...]],
+    request: pytest.FixtureRequest,
 ) -> None:
     """Each step by itself, from torch's parameters and states."""
     values = values_for(name, generator, dtype)
@@ -110,6 +116,8 @@ def test_steps_are_those_of_torch(
     if name == "Muon" and dtype == torch.bfloat16:
         # Without nesterov, torch overwrites its momentum there: tests/optim/per_tensor/test_muon.py.
         grid = [options for options in grid if options["nesterov"]]
+    if not request.config.getoption("--all-combinations"):
+        grid = drawn(grid, generator, 32)
     for options in grid:
         try:
             ours, theirs = pair(name, values, options, execution)
@@ -128,7 +136,7 @@ def test_steps_are_those_of_torch(
         compared += 1
     counts = map(str, (len(grid), compared, 0, len(grid) - compared))
     matrix.append((name, str(dtype).removeprefix("torch."), execution, *counts))
-    assert compared >= len(grid) / 2 >= 16
+    assert compared >= len(grid) / 2 >= 8
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
@@ -137,7 +145,7 @@ def test_trajectory_is_torchs(name: str, dtype: torch.dtype, generator: torch.Ge
     """Fifty steps without re-alignment."""
     values = values_for(name, generator, dtype)
     gradients = [like(values, generator) for _ in range(50)]
-    for options in arithmetics(name):
+    for options in drawn(arithmetics(name), generator, 6):
         ours, theirs = pair(name, values, options | {"lr": 0.01})
         for now in gradients:
             step_both(ours, theirs, now)
