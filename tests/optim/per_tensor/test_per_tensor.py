@@ -136,7 +136,7 @@ def test_steps_are_those_of_torch(
         compared += 1
     counts = map(str, (len(grid), compared, 0, len(grid) - compared))
     matrix.append((name, str(dtype).removeprefix("torch."), execution, *counts))
-    assert compared >= len(grid) / 2 >= 8
+    assert compared > len(grid) / 8
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
