@@ -21,6 +21,7 @@ from optim_cli.optim.execution.zero_dim import ZeroDimStates, stored_dtype
 from optim_cli.optim.optimizer import NATIVE, Optimizer, implementation_of
 
 HOST = torch.device("cpu")
+LAYOUT = attrgetter("layout")
 
 
 class Elementwise(Optimizer):
@@ -110,10 +111,10 @@ class Elementwise(Optimizer):
         self._store(work)
         for (variant, execution, differentiable, scalars, *_), (known, columns) in batches.items():
             self._run(variant, execution, columns, scalars, known, differentiable)
-        gathered = [rows for part in work for rows in part.rows]
-        self.executions.update({"sparse": 1} if gathered else {})
-        for rows in gathered:
-            rows.scatter()
+        if gathered := [rows for part in work for rows in part.rows]:
+            self.executions["sparse"] += 1
+            for rows in gathered:
+                rows.scatter()
 
     def _run_with_tensors(self, part: Work, execution: str) -> None:
         """A group whose 0-d states or hyperparameters live in tensors: nothing is read back."""
@@ -166,7 +167,7 @@ class Elementwise(Optimizer):
     def _gather_at(self, place: torch.device, params: list[Tensor], group: dict[str, Any]) -> Work:
         variant = self.variant_of(group)
         grads = [cast(Tensor, p.grad) for p in params]
-        layouts = set(map(attrgetter("layout"), grads))
+        layouts = set(map(LAYOUT, grads))
         if layouts != {torch.strided} or self.sparse_gradients == "required":
             self._check_layouts(layouts, params, group)
         # Looking a parameter up creates its state, which torch's checkpoints lack where none is kept.

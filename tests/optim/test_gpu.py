@@ -63,6 +63,9 @@ def test_steps_are_those_of_torch(
 ) -> None:
     values = random_tensors(generator, dtype)
     tolerance = max(TOLERANCES[dtype], drift(name))
+    if dtype == torch.bfloat16:
+        # By default torch runs foreach here, which rounds before RMSprop's centered variance cancels.
+        tolerance = (2 * tolerance[0], 2 * tolerance[1])
     for options in arithmetics(name):
         ours = build(ALGORITHMS[name], values, options | {"implementation": implementation})
         theirs = build(theirs_of(name), values, options)

@@ -15,6 +15,7 @@ from optim_cli.optim.execution.scalars import Values
 from optim_cli.optim.execution.variant import Variant
 
 Columns = list[list[Tensor]]
+DEVICE, DTYPE = attrgetter("device"), attrgetter("dtype")
 
 
 @dataclass
@@ -56,9 +57,9 @@ class Work:
         given: dict[str, Sequence[float]] = {"first": self.firsts, **self.held}
         found: dict[tuple[Any, ...], Sequence[int]] = {}
         whole: list[set[Any]] = [*map(set, given.values()), *kinds_of(self.columns)]
-        if all(len(values) == 1 for values in whole):
+        try:
             found[tuple([value for (value,) in whole])] = range(len(self.firsts))
-        else:
+        except ValueError:  # several in one of them
             apart: dict[tuple[Any, ...], list[int]] = {}
             for index, row in enumerate(zip(*self.columns, strict=True)):
                 known = [values[index] for values in given.values()]
@@ -88,7 +89,7 @@ class Work:
 def kinds_of(columns: Columns) -> list[set[Any]]:
     """Devices and classes of the parameters, and the dtypes of every column."""
     return [
-        set(map(attrgetter("device"), columns[0])),
+        set(map(DEVICE, columns[0])),
         set(map(type, columns[0])),
-        *(set(map(attrgetter("dtype"), column)) for column in columns),
+        *[set(map(DTYPE, column)) for column in columns],
     ]
