@@ -34,8 +34,8 @@ LIMITS = (1.15, 1.0)
 # torch saves a temporary here by overwriting the caller's gradient with g + momentum * buffer; ours leaves
 # gradients alone, and at worst holds one more tensor for each of parameter, gradient and buffer.
 LIMITS_WHERE_TORCH_OVERWRITES = {"SGD nesterov": (1.5, 4 / 3 + 0.01)}
-# torch's foreach forms of these loop over tensors. On a CPU, ours of ASGD waits for the memory alone: it reads
-# gradient, parameter and average once each, and writes the last two.
+# torch's foreach forms of these loop over tensors. On a CPU, ours of ASGD waits for the memory alone: it
+# reads gradient, parameter and average once each, and writes the last two.
 LIMITS_WHERE_TORCH_LOOPS = {"ASGD": (0.6, 1.0), "Rprop": (0.5, 1.0)}
 
 Make = Callable[[list[nn.Parameter]], Any]
