@@ -14,6 +14,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files whose tests wait for processes come first, so that no core is idle at the end."""
+    items.sort(key=lambda item: "optim" in item.path.parts)
+
+
 @pytest.fixture
 def seed(request: pytest.FixtureRequest) -> int:
     """Another one each time; pytest shows the print with a failure."""

@@ -30,8 +30,8 @@ SMALL = ("model.hidden=[16]", "trainer.epochs=2", "trainer.measure_every=7")
 BESIDE: dict[str, tuple[str, ...]] = {
     "muon": ("model.bias=false",),
     "sparse_adam": ("dataset=python_reference", "model=bag_of_words"),
-    "bag_of_words": ("dataset=python_reference",),
-    "python_reference": ("model=bag_of_words",),
+    "bag_of_words": ("dataset=python_reference", "optimizer=sparse_adam"),
+    "python_reference": ("model=bag_of_words", "optimizer=sparse_adam"),
 }
 
 

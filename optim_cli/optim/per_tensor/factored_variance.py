@@ -33,11 +33,13 @@ def factored(
         Of the size of the gradients, in memory of their own.
     """
     _average_rows_and_columns(grads, states, weights)
+    rows = [state["row_var"] for state in states]
+    means = [x.mean(dim=-2, keepdim=True) for x in rows]
+    torch._foreach_clamp_min_(means, eps1)
     # Roots before the product: three passes less over what is as large as the parameter.
-    return [
-        (rows / rows.mean(dim=-2, keepdim=True).clamp_(min=eps1)).rsqrt_() * columns.rsqrt()
-        for rows, columns in ((state["row_var"], state["col_var"]) for state in states)
-    ]
+    roots = torch._foreach_div(rows, means)
+    torch._foreach_rsqrt_(roots)
+    return list(torch._foreach_mul(roots, torch._foreach_rsqrt([state["col_var"] for state in states])))
 
 
 def whole(grads: Sequence[Tensor], states: Sequence[State], weights: Sequence[float]) -> list[Tensor]:
