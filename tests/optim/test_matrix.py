@@ -42,7 +42,7 @@ from tests.optim.oracle import (
 )
 
 STEPS = 3
-DRAWN = 28
+DRAWN = 20
 REFUSALS = (ValueError, RuntimeError, AssertionError)
 
 
