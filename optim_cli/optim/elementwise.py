@@ -11,6 +11,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor
 
+from optim_cli.optim.composition import Composition, Supplied
 from optim_cli.optim.execution.resolve import flags_of, hyperparameters_of, variant_for
 from optim_cli.optim.execution.rows import Rows
 from optim_cli.optim.execution.scalars import Values, as_float64
@@ -18,13 +19,13 @@ from optim_cli.optim.execution.stages import before_rule
 from optim_cli.optim.execution.variant import Variant
 from optim_cli.optim.execution.work import Columns, Work
 from optim_cli.optim.execution.zero_dim import ZeroDimStates, stored_dtype
-from optim_cli.optim.optimizer import NATIVE, Optimizer, implementation_of
+from optim_cli.optim.optimizer import NATIVE, implementation_of
 
 HOST = torch.device("cpu")
 LAYOUT = attrgetter("layout")
 
 
-class Elementwise(Optimizer):
+class Elementwise(Composition):
     """An algorithm whose update of one element needs that element's values alone.
 
     A subclass declares `zero_dim_state`, `state_of`, `scalars` and `rule`; all executions follow.
@@ -79,26 +80,34 @@ class Elementwise(Optimizer):
                         )
 
     @classmethod
-    def variant_of(cls, group: dict[str, Any]) -> Variant:
-        """The algorithm as the options of a parameter group resolve it."""
+    def variant_of(cls, group: dict[str, Any], scaled: bool = False, clamped: bool = False) -> Variant:
+        """The algorithm as the options of a parameter group resolve it, and what a step does to gradients."""
         flags = tuple((name, bool(group[name])) for name in flags_of(cls))  # type: ignore[arg-type]
-        return variant_for(cls, before_rule(group), tuple(cls.state_of(group)), flags)  # type: ignore[arg-type]
+        return variant_for(cls, before_rule(group, scaled, clamped), tuple(cls.state_of(group)), flags)  # type: ignore[arg-type]
 
     def _update(self) -> None:
         if _capturing():
             self._check_capturable()
-        work = [part for group in self.param_groups for part in self._gather(group)]
+        if self._is_skipped():
+            self._measure()
+        else:
+            work = [part for group in self.param_groups for part in self._gather(group)]
+            self._apply(work, self._measure())
+        self._average()
+
+    def _apply(self, work: Sequence[Work], supplied: Supplied) -> None:
+        """Update what was gathered; `supplied` is what pieces before the rule take from the step."""
         self._advance(work)
         # Tensors that share everything run in one call, whatever group they are of.
         batches: dict[tuple[Any, ...], tuple[Values, Columns]] = {}
         for part in work:
             execution = self._choose(part.group)
             if part.in_tensors:
-                self._run_with_tensors(part, execution)
+                self._run_with_tensors(part, execution, supplied)
                 continue
             values = {name: x.item() if isinstance(x, Tensor) else x for name, x in part.values.items()}
             for given, kind, indices in part.alike():
-                known = part.variant.derive(values | given)
+                known = part.variant.derive(values | given) | supplied.get(kind[0], {})
                 if part.changing:
                     self._hold(part, known, indices)
                 columns, scalars = part.at(indices), part.variant.hoisted(known)
@@ -116,7 +125,7 @@ class Elementwise(Optimizer):
             for rows in gathered:
                 rows.scatter()
 
-    def _run_with_tensors(self, part: Work, execution: str) -> None:
+    def _run_with_tensors(self, part: Work, execution: str, supplied: Supplied) -> None:
         """A group whose 0-d states or hyperparameters live in tensors: nothing is read back."""
         differentiable = part.differentiable
         for given, (device, *_), indices in part.alike():
@@ -127,7 +136,7 @@ class Elementwise(Optimizer):
                 # Values on a device cannot be compared here: a vector of them serves all.
                 stacked = torch.stack([state[name] for state in states])
                 known[name] = stacked.to(device, torch.float64, non_blocking=True)
-            known = part.variant.derive(known)
+            known = part.variant.derive(known) | supplied.get(device, {})
             if part.changing:
                 self._hold(part, known, indices)
             for name in in_tensors:
@@ -165,7 +174,7 @@ class Elementwise(Optimizer):
         return [self._gather_at(d, [p for p in params if p.device == d], group) for d in devices]
 
     def _gather_at(self, place: torch.device, params: list[Tensor], group: dict[str, Any]) -> Work:
-        variant = self.variant_of(group)
+        variant = self.variant_of(group, self._scales(), self._clamps())
         grads = [cast(Tensor, p.grad) for p in params]
         layouts = set(map(LAYOUT, grads))
         if layouts != {torch.strided} or self.sparse_gradients == "required":

@@ -9,6 +9,7 @@ from types import FunctionType
 from typing import Any, cast, get_type_hints
 
 from optim_cli.optim.execution.scalars import Values
+from optim_cli.optim.execution.stages import SUPPLIED
 from optim_cli.optim.execution.translate import Stage, check_names
 from optim_cli.optim.execution.variant import Variant
 
@@ -47,7 +48,7 @@ def _places(variant: Variant, options: tuple[str, ...]) -> list[tuple[str, str, 
     """Where in a group the hyperparameters of a variant stand: (name, option, index in it).
 
     Raises:
-        RuleError: a text takes something that is neither an option nor derived.
+        RuleError: a text takes something that is neither an option, nor supplied, nor derived.
     """
     places: list[tuple[str, str, int | None]] = []
     for name in variant.keywords:
@@ -55,7 +56,7 @@ def _places(variant: Variant, options: tuple[str, ...]) -> list[tuple[str, str, 
             places.append((name, name, None))
         elif f"{name[:-1]}s" in options and name[-1].isdigit():
             places.append((name, f"{name[:-1]}s", int(name[-1]) - 1))
-    known = {name for name, _, _ in places} | {*options} - {"params"}
+    known = {name for name, _, _ in places} | {*options, *SUPPLIED} - {"params"}
     scalars, *rules = variant.texts
     check_names(scalars, known)
     for rule in rules:

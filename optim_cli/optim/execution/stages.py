@@ -11,6 +11,16 @@ from torch import Tensor
 from optim_cli.optim.execution.translate import Stage
 
 
+def scale(p: Tensor, g: Tensor, *, gradient_factor: float) -> tuple[Tensor]:
+    """Unscale the gradient and limit the norm of all, by one number for both."""
+    return (g * gradient_factor,)
+
+
+def clamp(p: Tensor, g: Tensor, *, clip_value: float) -> tuple[Tensor]:
+    """Limit every element; NaN stays NaN."""
+    return (torch.clamp_max(torch.clamp_min(g, -clip_value), clip_value),)
+
+
 def maximize(p: Tensor, g: Tensor) -> tuple[Tensor]:
     """Ascend instead of descend."""
     return (-g,)
@@ -26,14 +36,26 @@ def decoupled_decay(p: Tensor, g: Tensor, *, lr: float, weight_decay: float) -> 
     return (p * (1 - lr * weight_decay),)
 
 
+SCALE = Stage(scale, ("g",))
+CLAMP = Stage(clamp, ("g",))
 MAXIMIZE = Stage(maximize, ("g",))
 L2_DECAY = Stage(l2_decay, ("g",))
 DECOUPLED_DECAY = Stage(decoupled_decay, ("p",))
 
 
-def before_rule(group: Mapping[str, Any]) -> tuple[Stage, ...]:
-    """The pieces that a parameter group's options ask for, in torch's order."""
-    stages = []
+# What pieces take that is no option of a group: every step supplies it.
+SUPPLIED = ("gradient_factor", "clip_value")
+
+
+def before_rule(group: Mapping[str, Any], scaled: bool, clamped: bool) -> tuple[Stage, ...]:
+    """The pieces that a step and a parameter group's options ask for, in torch's order.
+
+    Args:
+        group: the options.
+        scaled: whether gradients are multiplied by `gradient_factor`.
+        clamped: whether elements are limited to `clip_value`.
+    """
+    stages = [SCALE] * scaled + [CLAMP] * clamped
     if group["maximize"]:
         stages.append(MAXIMIZE)
     weight_decay = group.get("weight_decay", 0)

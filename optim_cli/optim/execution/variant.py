@@ -67,6 +67,9 @@ class Variant:
             scalars: in the order of the program; numbers, or tensors, 0-d or of an entry per parameter.
         """
         update = self._compiled("foreach", scalars)
+        if any(isinstance(s, Tensor) for s in scalars):
+            # Between 0-d tensors the wider dtype would win, where one of them is meant as a number.
+            columns = [[x if x.dim() else x.view(1) for x in column] for column in columns]
         run_foreach(update, columns, _entries(columns, scalars))
 
     def for_loop(
