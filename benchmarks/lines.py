@@ -20,6 +20,9 @@ ROOMS = {
     "whole_vector": "LBFGS",
 }
 
+# Files beside the folders that stand with the first of them.
+ELEMENTWISE = ("elementwise.py", "composition.py", "clipping.py")
+
 
 def lines_of(path: Path) -> int:
     """Lines of a file."""
@@ -46,14 +49,14 @@ def table() -> list[str]:
 def lines_below(room: str) -> int:
     """Lines of the files in a folder of our package."""
     package = Path(inspect.getfile(optim)).parent
-    beside = [package / "elementwise.py"] if room == "execution" else []
+    beside = [package / x for x in ELEMENTWISE] if room == "execution" else []
     return sum(map(lines_of, [*beside, *(package / room).glob("*.py")]))
 
 
 def shared_by_ours() -> list[Path]:
     """What all algorithms share: base class, options, checkpoints."""
     room = Path(inspect.getfile(optim)).parent
-    apart = {"elementwise.py", "swa_utils.py", "__main__.py"}
+    apart = {*ELEMENTWISE, "swa_utils.py", "__main__.py"}
     return [x for x in room.glob("*.py") if x.name not in apart]
 
 
