@@ -1,4 +1,4 @@
-"""The training loop: batch, forward, backward, step, schedule, average; evaluate and save by epoch."""
+"""The training loop: batch, forward, backward, step and average, schedule; evaluate and save by epoch."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from time import perf_counter
 from typing import Annotated, Any
 
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, Gt
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from optim_cli.datasets.dataset import Dataset, Split
 from optim_cli.optim.swa_utils import AveragedModel
+from optim_cli.training.around_step import AroundStep
 from optim_cli.training.checkpoint import Checkpoints, Damaged, read_checkpoint
 from optim_cli.training.evaluation import evaluate
 from optim_cli.training.events import Metrics, Observer
@@ -39,6 +40,8 @@ class Trainer:
         evaluate_every: epochs between evaluations (and checkpoints); the last one always is.
         measure_every: steps between entries of training loss and learning rate in the metrics.
         deterministic: make the device repeat its results bit for bit, at some cost in speed.
+        clip_norm: limit of the L2 norm of all gradients together, which is then measured; None for no limit.
+        clip_value: limit of the absolute value of every element of a gradient, after that; None for no limit.
     """
 
     epochs: Annotated[int, Ge(1)]
@@ -46,6 +49,8 @@ class Trainer:
     evaluate_every: Annotated[int, Ge(1)]
     measure_every: Annotated[int, Ge(1)]
     deterministic: bool
+    clip_norm: Annotated[float, Gt(0)] | None = None
+    clip_value: Annotated[float, Gt(0)] | None = None
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """The length of the run in optimizer steps."""
@@ -76,6 +81,7 @@ class Training:
         step, epoch: steps done, and the epoch of the last one; both count from 1.
         latest, evaluated: training and validation metrics of the last evaluation, and its step.
         best, best_step: those of the best one.
+        around: what is done around the optimizer's steps.
         epoch_meter: training metrics of `epoch`.
         started: when the run began, on the clock of `perf_counter`; later by the time that it was stopped.
     """
@@ -96,10 +102,13 @@ class Training:
     evaluated: int = 0
     best: Metrics = field(default_factory=dict)
     best_step: int = 0
+    around: AroundStep = field(init=False)
     epoch_meter: EpochMeter = field(init=False)
     started: float = field(default_factory=perf_counter)
 
     def __post_init__(self) -> None:
+        limits = self.trainer.clip_norm, self.trainer.clip_value
+        self.around = AroundStep(self.model, self.optimizer, self.averaging, *limits)
         self.epoch_meter = EpochMeter(self.device, self._tell)
 
     def fit(self) -> Results:
@@ -152,20 +161,19 @@ class Training:
         first = self.step - (self.epoch - 1) * self.steps_per_epoch
         if first == 0:
             self.epoch_meter = EpochMeter(self.device, self._tell)
-        model, optimizer, stop = self.model, self.optimizer, self.stop
+        model, optimizer, around, stop = self.model, self.optimizer, self.around, self.stop
         meter = self.epoch_meter.meter
         take_step = step_of(optimizer)
         model.train()
         for inputs, targets in self._batches(first, total):
-            loss, logits = take_step(model, optimizer, inputs, targets)
+            loss, logits = take_step(model, optimizer, around, inputs, targets)
             meter.update(loss, logits, targets)
             self.step += 1
             if self.step % self.trainer.measure_every == 0:
-                self.epoch_meter.measure(self.step, float(optimizer.param_groups[0]["lr"]))
+                rate = float(optimizer.param_groups[0]["lr"])
+                self.epoch_meter.measure(self.step, rate, around.grad_norm)
             if self.scheduler is not None:
                 self.scheduler.step()
-            if self.averaging is not None:
-                self.averaging.update_parameters(model)
             self.observer.stepped(self.step, self.epoch)
             if stop.signum is not None:
                 raise Stopped(self.step, total, stop.signum)

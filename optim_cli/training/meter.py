@@ -39,36 +39,38 @@ class Meter:
         self._correct.add_((logits.argmax(1) == targets).sum())
         self._samples += samples
 
-    def take(self) -> Reading:
-        """Start to read what was summed, and start anew."""
-        reading = self.read()
+    def take(self, grad_norm: Tensor | None = None) -> Reading:
+        """Start to read what was summed, and a norm with it, and start anew."""
+        reading = self.read(grad_norm)
         self._sums.zero_()
         self._samples = 0
         return reading
 
-    def read(self) -> Reading:
-        """Start to read what was summed, and go on summing."""
-        return Reading(self._sums, self._samples)
+    def read(self, grad_norm: Tensor | None = None) -> Reading:
+        """Start to read what was summed, and a norm with it, and go on summing."""
+        values = self._sums if grad_norm is None else torch.hstack([self._sums, grad_norm])
+        return Reading(values, self._samples)
 
 
 class Reading:
     """Sums on their way from the device.
 
     Args:
-        sums: of losses and of correct predictions; float64 [2].
+        values: the sums of losses and of correct predictions, and a norm of gradients if one was measured;
+            float64 [2] or [3].
         samples: how many are summed.
     """
 
-    def __init__(self, sums: Tensor, samples: int) -> None:
+    def __init__(self, values: Tensor, samples: int) -> None:
         self.samples = samples
         self._arrived: torch.cuda.Event | None = None
-        if sums.is_cuda:
-            self._sums = torch.empty(sums.shape, dtype=sums.dtype, pin_memory=True)
-            self._sums.copy_(sums, non_blocking=True)
+        if values.is_cuda:
+            self._values = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+            self._values.copy_(values, non_blocking=True)
             self._arrived = torch.cuda.Event()
             self._arrived.record()
         else:
-            self._sums = sums.clone()
+            self._values = values.clone()
 
     def ready(self) -> bool:
         """Whether the values are here, so that reading them waits for nothing."""
@@ -76,14 +78,19 @@ class Reading:
 
     def sums(self) -> Sums:
         """The sums; waits until they are here."""
-        if self._arrived is not None:
-            self._arrived.synchronize()
-        loss, correct = self._sums.tolist()
+        loss, correct, *_ = self._read()
         return self.samples, loss, correct
 
     def metrics(self, prefix: str) -> Metrics:
-        """Mean loss and accuracy under `<prefix>/loss` and `<prefix>/accuracy`."""
-        return means([self], prefix)
+        """Mean loss and accuracy under `<prefix>/loss` and `<prefix>/accuracy`, a norm as it is."""
+        _, _, *norms = self._read()
+        return means([self], prefix) | {f"{prefix}/grad_norm": norm for norm in norms}
+
+    def _read(self) -> list[float]:
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        values: list[float] = self._values.tolist()
+        return values
 
 
 def means(readings: list[Reading], prefix: str) -> Metrics:
@@ -110,9 +117,14 @@ class EpochMeter:
         self._pending: list[tuple[int, float, Reading]] = []
         self._measured = [Meter(torch.device("cpu"), x).read() for x in measured]
 
-    def measure(self, step: int, rate: float) -> None:
-        """Read the meter for the steps up to `step`; tell what has arrived from the device by now."""
-        reading = self.meter.take()
+    def measure(self, step: int, rate: float, grad_norm: Tensor | None = None) -> None:
+        """Read the meter for the steps up to `step`; tell what has arrived from the device by now.
+
+        Args:
+            step: the last one.
+            rate, grad_norm: the learning rate in it, and the norm of its gradients, if one is measured.
+        """
+        reading = self.meter.take(grad_norm)
         self._measured.append(reading)
         self._pending.append((step, rate, reading))
         while self._pending and self._pending[0][2].ready():

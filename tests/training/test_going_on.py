@@ -58,6 +58,8 @@ def drawn(generator: random.Random, pictures: Path) -> list[str]:
         f"optimizer.implementation={pick(['auto', 'for_loop', 'foreach'])}",
         f"scheduler={scheduler}",
         f"averaging={pick(['none', 'ema'])}",
+        f"trainer.clip_norm={pick(['null', 0.5])}",
+        f"trainer.clip_value={pick(['null', 0.05])}",
         f"dataset.val_fraction={pick([0, 0.15, 0.15])}",
         f"trainer.epochs={pick([2, 3, 4])}",
         f"trainer.evaluate_every={pick([1, 1, 2, 3])}",
@@ -98,6 +100,7 @@ def test_an_optimizer_that_evaluates_batches_several_times(tmp_path: Path) -> No
     overrides = (
         *(*SYNTHETIC, "model.hidden=[7]", "model.dropout=0.4", "trainer.epochs=3"),
         *("optimizer=lbfgs", "optimizer.history_size=5", "optimizer.max_iter=3"),
+        *("trainer.clip_norm=2", "averaging=ema"),
     )
     train(tmp_path / "whole", *overrides)
     assert broken_off(tmp_path / "parts", *overrides, how="stop", at=1)

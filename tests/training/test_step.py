@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from optim_cli.datasets.dataset import Dataset
 from optim_cli.optim import ALGORITHMS
+from optim_cli.training.around_step import AroundStep
 from optim_cli.training.events import Observer
 from optim_cli.training.loop import Trainer, Training
 from optim_cli.training.step import step_of, step_once, step_with_closure
@@ -67,7 +68,8 @@ def test_evaluations_draw_the_same_numbers(seed: int) -> None:
     expected = cross_entropy(model(inputs), targets)
     drawn_next = torch.rand(3)
     torch.manual_seed(1)
-    loss, logits = step_of(optimizer)(model, optimizer, inputs, targets)
+    around = AroundStep(model, optimizer, None, None, None)
+    loss, logits = step_of(optimizer)(model, optimizer, around, inputs, targets)
     assert torch.equal(torch.rand(3), drawn_next), "as after one evaluation"
     same, again, moved = optimizer.losses
     assert same == again == float(expected.detach()) != moved
