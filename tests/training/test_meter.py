@@ -58,6 +58,15 @@ def test_taking_starts_anew() -> None:
     assert meter.take().samples == 0
 
 
+def test_a_norm_is_told_as_it_is() -> None:
+    """Of one step, beside means over several."""
+    meter = Meter(CPU)
+    meter.update(torch.tensor(0.5), torch.eye(2), torch.tensor([0, 1]))
+    reading = meter.take(torch.tensor(0.25))
+    assert reading.sums() == (2, 1.0, 2.0)
+    assert reading.metrics("train") == {"train/loss": 0.5, "train/accuracy": 1.0, "train/grad_norm": 0.25}
+
+
 def test_nan_is_told() -> None:
     meter = Meter(CPU)
     meter.update(torch.tensor(torch.nan), torch.zeros(2, 2), torch.zeros(2, dtype=torch.int64))
