@@ -17,7 +17,8 @@ from optim_cli.config.resolve import plain
 from optim_cli.config.targets import hints_of, kind_of, locate, nested_kinds, plugins_of
 from optim_cli.datasets.dataset import Dataset
 from optim_cli.errors import ConfigError, user_frames
-from optim_cli.training.loop import Training
+from optim_cli.optim.composition import Composition
+from optim_cli.training.loop import Trainer, Training
 from optim_cli.training.stop import StoppedAtOnce
 
 # Each is made of those before it.
@@ -89,7 +90,7 @@ def _part(group: str, values: Mapping[str, Any], made: Mapping[str, Any], device
         model = made["model"] if "model" in made else torch.nn.Linear(1, 1)
         optimizer = _make(group, node, plugins, params=model.named_parameters())
         if "model" in made:
-            _check_gradients(model, optimizer)
+            _check_gradients(model, optimizer, made.get("trainer"))
         return optimizer
     if group == "scheduler":
         trainer, dataset = made["trainer"], made["dataset"]
@@ -113,11 +114,14 @@ def _sizes(dataset: Dataset, node: Mapping[str, Any], plugins: Collection[str]) 
     return {name: getattr(dataset, name) for name in SUPPLIED["model"]}
 
 
-def _check_gradients(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def _check_gradients(
+    model: torch.nn.Module, optimizer: torch.optim.Optimizer, trainer: Trainer | None
+) -> None:
     """Find out before the first step whether an optimizer of ours takes the gradients of the model.
 
     Raises:
-        ConfigError: they are sparse and it takes none of those, or dense and it takes no other.
+        ConfigError: they are sparse and it takes none of those, or dense and it takes no other; they are
+            sparse and to be clipped beside an optimizer that does not clip them itself.
     """
     sparse = any(getattr(module, "sparse", False) is True for module in model.modules())
     taken = getattr(optimizer, "sparse_gradients", "accepted")
@@ -131,6 +135,13 @@ def _check_gradients(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -
         raise ConfigError(
             f"optimizer: {who} takes no sparse gradients, and those of {what} are sparse; use "
             "model.sparse=false, or optimizer=sparse_adam, sgd or adagrad"
+        )
+    limits = () if trainer is None else (trainer.clip_norm, trainer.clip_value)
+    if sparse and any(x is not None for x in limits) and not isinstance(optimizer, Composition):
+        raise ConfigError(
+            f"optimizer: gradients of {who} are clipped by torch, which clips no sparse ones, and those of "
+            f"{what} are sparse; use optimizer=sparse_adam, sgd or adagrad, or leave trainer.clip_norm and "
+            "trainer.clip_value at null"
         )
 
 

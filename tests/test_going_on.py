@@ -13,7 +13,7 @@ from tests.results import unlike
 from tests.test_cli import end_of, start, wait_for
 
 EPOCHS, STEPS = 40, 840
-# Everything that draws or remembers: shuffling, augmentation, dropout, moments, schedule, average. Clipping, too.
+# Everything that draws or remembers: shuffling, augmentation, dropout, moments, schedule, average.
 OPTIONS = (
     *("model.hidden=[32]", "model.dropout=0.3", "averaging=ema", f"trainer.epochs={EPOCHS}", "seed=11"),
     *("trainer.clip_norm=0.5", "trainer.clip_value=0.1"),

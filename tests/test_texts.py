@@ -14,7 +14,7 @@ from optim_cli.assemble import assemble, resolve
 from optim_cli.optim import SparseAdam
 from tests.command_lines import told
 from tests.experiments import config_of, train
-from tests.results import unlike
+from tests.results import lines_of, unlike
 
 TEXTS = ("dataset=python_reference", "model=bag_of_words")
 RECIPE = ("recipe=python_reference/sparse_adam", "averaging=ema", "averaging.decay=0.9")
@@ -85,3 +85,16 @@ def test_optimizers_that_do_not_fit_the_gradients_are_told_apart() -> None:
     assert "recipe=python_reference/sparse_adam" in required
     assert not told(*TEXTS, "optimizer=adam", "model.sparse=false")
     assert not told(*TEXTS, "optimizer=sgd")
+
+
+def test_sparse_gradients_are_clipped_within_the_step_or_not_at_all(tmp_path: Path) -> None:
+    done = train(tmp_path / "run", *RECIPE, "trainer.clip_norm=0.01", "trainer.epochs=1")
+    norms = [x["train/grad_norm"] for x in lines_of(done.directory) if x["event"] == "measured"]
+    assert norms
+    assert min(norms) > 0.01
+    assert not told(*TEXTS, "optimizer=lbfgs")
+    (refused,) = told(*TEXTS, "optimizer=lbfgs", "trainer.clip_value=1")
+    assert refused.startswith(
+        "optimizer: gradients of LBFGS are clipped by torch, which clips no sparse ones"
+    )
+    assert "trainer.clip_value at null" in refused

@@ -96,6 +96,8 @@ WRONG: list[tuple[str, Any, tuple[str, ...]]] = [
     ("dataset.augmentation.padding", -1, ("-1", "greater than or equal to 0")),
     ("trainer.epochs", 0, ("0", "greater than or equal to 1")),
     ("trainer.max_steps", -5, ("-5", "greater than or equal to 1")),
+    ("trainer.clip_norm", 0, ("0", "a number greater than 0 or null")),
+    ("trainer.clip_value", True, ("True", "a number greater than 0 or null")),
     ("scheduler.pct_start", 1.5, ("1.5", "less than or equal to 1")),
     ("scheduler.total_steps", 0, ("0", "greater than or equal to 1")),
     ("averaging.decay", 2, ("2", "less than or equal to 1")),
