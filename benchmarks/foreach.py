@@ -10,23 +10,17 @@ from __future__ import annotations
 
 import argparse
 import gc
-import os
-import platform
-import statistics
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
+from torch import Tensor
 
-os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's own messages
-
+from benchmarks.measuring import Make, Runner, alternate, describe
+from benchmarks.shapes import MODELS
 from optim_cli import optim
 
 # Of time and memory, ours over torch's.
@@ -38,7 +32,6 @@ LIMITS_WHERE_TORCH_OVERWRITES = {"SGD nesterov": (1.5, 4 / 3 + 0.01)}
 # reads gradient, parameter and average once each, and writes the last two.
 LIMITS_WHERE_TORCH_LOOPS = {"ASGD": (0.6, 1.0), "Rprop": (0.5, 1.0)}
 
-Make = Callable[[list[nn.Parameter]], Any]
 OPTIMIZERS: dict[str, tuple[str, dict[str, Any]]] = {
     "SGD momentum": ("SGD", dict(lr=1e-3, momentum=0.9)),
     "SGD nesterov": ("SGD", dict(lr=1e-3, momentum=0.9, nesterov=True)),
@@ -55,45 +48,6 @@ OPTIMIZERS: dict[str, tuple[str, dict[str, Any]]] = {
     "RMSprop whole": ("RMSprop", dict(momentum=0.9, centered=True)),
     "Rprop": ("Rprop", {}),
     "Adafactor": ("Adafactor", {}),
-}
-
-
-def mlp() -> list[tuple[int, ...]]:
-    """Three layers: 6 tensors, 26 K parameters."""
-    widths = (64, 128, 128, 10)
-    return [shape for fan_in, fan_out in pairwise(widths) for shape in ((fan_out, fan_in), (fan_out,))]
-
-
-def residual(blocks: Sequence[int], bottleneck: bool) -> list[tuple[int, ...]]:
-    """Shapes of a residual network as torchvision builds it: convolutions, normalisations, head."""
-    shapes: list[tuple[int, ...]] = []
-
-    def convolution(fan_out: int, fan_in: int, kernel: int) -> None:
-        shapes.extend(((fan_out, fan_in, kernel, kernel), (fan_out,), (fan_out,)))
-
-    convolution(64, 3, 7)
-    channels = 64
-    for stage, count in enumerate(blocks):
-        width = 64 * 2**stage
-        out = width * 4 if bottleneck else width
-        for block in range(count):
-            if bottleneck:
-                convolution(width, channels, 1)
-                convolution(width, width, 3)
-                convolution(out, width, 1)
-            else:
-                convolution(width, channels, 3)
-                convolution(width, width, 3)
-            if block == 0 and channels != out:
-                convolution(out, channels, 1)
-            channels = out
-    return [*shapes, (1000, channels), (1000,)]
-
-
-MODELS: dict[str, Callable[[], list[tuple[int, ...]]]] = {
-    "mlp": mlp,
-    "resnet18": lambda: residual((2, 2, 2, 2), bottleneck=False),
-    "resnet50": lambda: residual((3, 4, 6, 3), bottleneck=True),
 }
 
 
@@ -114,70 +68,6 @@ class Row:
     def limits(self) -> tuple[float, float]:
         """What the ratios may be."""
         return (LIMITS_WHERE_TORCH_OVERWRITES | LIMITS_WHERE_TORCH_LOOPS).get(self.name, LIMITS)
-
-
-class Runner:
-    """One optimizer, as `make` makes it, on parameters and gradients of its own."""
-
-    def __init__(self, make: Make, initial: Sequence[Tensor]) -> None:
-        self.on_cpu = initial[0].device.type == "cpu"
-        self.params = [nn.Parameter(x.clone()) for x in initial]
-        self.gradients = [torch.empty_like(x) for x in initial]
-        for p, g in zip(self.params, self.gradients, strict=True):
-            p.grad = g
-        self.optimizer = make(self.params)
-
-    def take(self, gradients: list[Tensor]) -> None:
-        """Copy gradients in: torch's nesterov overwrites them."""
-        torch._foreach_copy_(self.gradients, gradients)
-
-    def timed(self) -> float:
-        """Microseconds of one step."""
-        if self.on_cpu:
-            start = time.perf_counter()
-            self.optimizer.step()
-            return (time.perf_counter() - start) * 1e6
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        torch.cuda.synchronize()
-        begin.record()
-        self.optimizer.step()
-        end.record()
-        torch.cuda.synchronize()
-        return float(begin.elapsed_time(end)) * 1e3
-
-    def peak(self) -> int:
-        """Bytes at the peak of a step: parameters, gradients, state and temporaries."""
-        state = [x for held in self.optimizer.state.values() for x in held.values()]
-        # Many step counts may be views of one memory.
-        storages = [x.untyped_storage() for x in (*self.params, *self.gradients, *state)]
-        held: int = sum({memory.data_ptr(): memory.nbytes() for memory in storages}.values())
-        return held + self.extra()
-
-    def extra(self) -> int:
-        """The most bytes that a step has allocated at once beside what it leaves."""
-        if not self.on_cpu:
-            torch.cuda.synchronize()
-            torch.cuda.reset_peak_memory_stats()
-            before = torch.cuda.memory_allocated()
-            self.optimizer.step()
-            torch.cuda.synchronize()
-            return int(torch.cuda.max_memory_allocated()) - before
-        # The profiler notes every allocation (positive) and release (negative) of torch's allocator.
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
-            self.optimizer.step()
-        held = most = 0
-        for event in sorted(memory_events(watched), key=lambda event: event.start_ns()):
-            held += event.nbytes()
-            most = max(most, held)
-        return most
-
-
-def memory_events(watched: profile) -> list[Any]:
-    """Allocations and releases that a profile has recorded."""
-    assert watched.profiler is not None
-    assert watched.profiler.kineto_results is not None
-    events = watched.profiler.kineto_results.events()
-    return [event for event in events if event.name() == "[memory]"]
 
 
 def both(name: str) -> tuple[Make, Make]:
@@ -206,29 +96,13 @@ def compare(
     initial, *gradients = pool
     runners = [Runner(make, initial) for make in makers]
     size = sum(x.numel() for x in initial)
-    steps = 20 if size < 1e6 or not runners[0].on_cpu else 4
-    times: tuple[list[float], list[float]] = ([], [])
-    for block in range(-1, blocks):  # the first warms up
-        for runner, taken in zip(runners, times, strict=True):
-            for step in range(steps):
-                # New gradients at every step: a state that decays to denormal numbers is slow.
-                runner.take(gradients[(block + step) % len(gradients)])
-                elapsed = runner.timed()
-                # The first step after a change finds the other's tensors in the caches.
-                if block >= 0 and step > 0:
-                    taken.append(elapsed)
+    steps = 20 if size < 1e6 or runners[0].device == "cuda" else 4
+    medians = alternate(runners, gradients, blocks, steps)
     ours, theirs = runners
     assert set(ours.optimizer.executions) == {"foreach"}, ours.optimizer.executions
     for x, y in zip(ours.params, theirs.params, strict=True):
         assert torch.allclose(x, y, *tolerance), "the two optimizers did not do the same"
-    return Row(name, (statistics.median(times[0]), statistics.median(times[1])), (ours.peak(), theirs.peak()))
-
-
-def describe(device: str) -> str:
-    """Versions and the machine."""
-    chip = torch.cuda.get_device_name() if device != "cpu" else platform.processor() or platform.machine()
-    threads = f"{torch.get_num_threads()} threads" if device == "cpu" else f"CUDA {torch.version.cuda}"
-    return f"torch {torch.__version__}, Python {platform.python_version()}, {chip}, {threads}, float32"
+    return Row(name, (medians[0], medians[1]), (ours.peak(), theirs.peak()))
 
 
 def main() -> int:
@@ -237,7 +111,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=["mlp", "resnet18", "resnet50"])
     parser.add_argument("--blocks", type=int, default=5, help="blocks of steps of each side")
     parser.add_argument(
         "--threads", type=int, default=1, help="on a CPU; on a shared one, threads wait for each other"

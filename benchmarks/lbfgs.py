@@ -12,15 +12,14 @@ from __future__ import annotations
 
 import argparse
 import gc
-import platform
 import statistics
 import sys
-import time
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks.measuring import describe, seconds
 from optim_cli import optim
 
 # Size of the vector -> ours over torch's on CUDA; on a CPU, where nothing is launched, no limit is set.
@@ -51,17 +50,7 @@ class Runner:
         if anew:
             self.optimizer.state.clear()
         torch.mul(self.p.detach(), self.curvature, out=self.gradient)
-        if self.device == "cpu":
-            start = time.perf_counter()
-            self.optimizer.step(lambda: 0.0)
-            return time.perf_counter() - start
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        torch.cuda.synchronize()
-        begin.record()
-        self.optimizer.step(lambda: 0.0)
-        end.record()
-        torch.cuda.synchronize()
-        return float(begin.elapsed_time(end)) * 1e-3
+        return seconds(lambda: self.optimizer.step(lambda: 0.0), self.device)
 
     @property
     def pairs(self) -> list[Tensor]:
@@ -90,13 +79,6 @@ def compare(size: int, history_size: int, steps: int, device: str) -> tuple[list
         for runner, taken in zip((ours, theirs), plain, strict=True):
             taken.append(runner.timed(anew=True))
     return [statistics.median(x) for x in times], [statistics.median(x) for x in plain]
-
-
-def describe(device: str) -> str:
-    """Versions and the machine."""
-    chip = torch.cuda.get_device_name() if device != "cpu" else platform.processor() or platform.machine()
-    threads = f"{torch.get_num_threads()} threads" if device == "cpu" else f"CUDA {torch.version.cuda}"
-    return f"torch {torch.__version__}, Python {platform.python_version()}, {chip}, {threads}, float32"
 
 
 def main() -> int:

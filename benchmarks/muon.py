@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.foreach import Runner, compare, describe
+from benchmarks.foreach import compare
+from benchmarks.measuring import Runner, describe
 from optim_cli import optim
 
 # Of time, ours over torch's, at the width and depth of GPT-2 124M.
