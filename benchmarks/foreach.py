@@ -119,7 +119,7 @@ def main() -> int:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
 
-    print(describe(arguments.device))
+    print(f"{describe(arguments.device)}, float32")
     head = ("optimizer", "ours us", "torch us", "time", "ours MB", "torch MB", "memory")
     print(f"{'model':10} {head[0]:14} {head[1]:>10} {head[2]:>10} {head[3]:>6} ", end="")
     print(f"{head[4]:>9} {head[5]:>9} {head[6]:>7}")

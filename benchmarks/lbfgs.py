@@ -94,7 +94,7 @@ def main() -> int:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
 
-    print(describe(arguments.device))
+    print(f"{describe(arguments.device)}, float32")
     print("                      iteration, ms      direction, ms")
     print(f"{'size':>10} {'history':>7} {'ours':>9} {'torch':>9} {'ours':>9} {'torch':>9} {'ratio':>6} limit")
     offending = []

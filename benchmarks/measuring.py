@@ -23,7 +23,7 @@ def describe(device: str) -> str:
     """Versions and the machine."""
     chip = torch.cuda.get_device_name() if device != "cpu" else platform.processor() or platform.machine()
     threads = f"{torch.get_num_threads()} threads" if device == "cpu" else f"CUDA {torch.version.cuda}"
-    return f"torch {torch.__version__}, Python {platform.python_version()}, {chip}, {threads}, float32"
+    return f"torch {torch.__version__}, Python {platform.python_version()}, {chip}, {threads}"
 
 
 def seconds(work: Callable[[], Any], device: str) -> float:
@@ -140,3 +140,13 @@ def alternate(
                 if block >= 0 and step > 0:
                     taken.append(elapsed)
     return [statistics.median(taken) for taken in times]
+
+
+@torch.no_grad()
+def apart(ours: Sequence[Tensor], theirs: Sequence[Tensor], initial: Sequence[Tensor]) -> float:
+    """How far two results are apart, over the way that the second went from the initial values."""
+    distance, way = (
+        torch.stack([(x - y).norm() for x, y in zip(left, theirs, strict=True)]).norm()
+        for left in (ours, initial)
+    )
+    return float(distance / way)

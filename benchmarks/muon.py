@@ -69,7 +69,7 @@ def main() -> int:
     parser.add_argument("--blocks", type=int, default=5, help="blocks of steps of each side")
     arguments = parser.parse_args()
 
-    print(describe(arguments.device))
+    print(f"{describe(arguments.device)}, float32")
     shapes = matrices(arguments.width, arguments.layers)
     pool = [[torch.randn(shape, device=arguments.device) for shape in shapes] for _ in range(3)]
     makers = partial(optim.Muon, **OPTIONS), partial(torch.optim.Muon, **OPTIONS)
