@@ -63,13 +63,13 @@ def figure(value: float | None) -> str:
 
 def head(section: str, columns: Sequence[str]) -> str:
     """The line above the rows of a section."""
-    return f"\n{section:8} {'model':8} {'optimizer':13} " + " ".join(f"{name:>12}" for name in columns)
+    return f"\n{section:8} {'model':8} {'optimizer':14} " + " ".join(f"{name:>12}" for name in columns)
 
 
 def line(row: Row) -> str:
     """A row as text."""
     values = " ".join(f"{figure(value):>12}" for value in row.values.values())
-    return f"{'':8} {row.model:8} {row.optimizer:13} {values}"
+    return f"{'':8} {row.model:8} {row.optimizer:14} {values}"
 
 
 def limits_table(limits: Sequence[Limit], rows: Sequence[Row]) -> list[str]:

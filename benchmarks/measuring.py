@@ -64,6 +64,10 @@ class Runner:
         for p, g in zip(self.params, gradients, strict=True):
             p.grad = g
 
+    def renew(self, gradients: list[Tensor]) -> None:
+        """Let them have copies of these, which are not where the last ones were."""
+        self.give([x.clone() for x in gradients])  # made while the last ones are still there
+
     def take(self, gradients: list[Tensor]) -> None:
         """Copy gradients in: torch's nesterov overwrites them."""
         torch._foreach_copy_(self.gradients, gradients)
@@ -79,7 +83,7 @@ class Runner:
 
     def timed_on_host(self, gradients: list[Tensor]) -> float:
         """Microseconds until the host has issued a step to an idle device, gradients at new addresses."""
-        self.give([x.clone() for x in gradients])  # made while the last ones are still there
+        self.renew(gradients)
         if self.device == "cuda":
             torch.cuda.synchronize()
         return seconds(self.optimizer.step, "cpu") * 1e6
