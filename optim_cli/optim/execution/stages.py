@@ -32,8 +32,11 @@ def l2_decay(p: Tensor, g: Tensor, *, weight_decay: float) -> tuple[Tensor]:
 
 
 def decoupled_decay(p: Tensor, g: Tensor, *, lr: float, weight_decay: float) -> tuple[Tensor]:
-    """Shrink the parameter apart from the gradient (Loshchilov & Hutter, arXiv 1711.05101)."""
-    return (p * (1 - lr * weight_decay),)
+    """Shrink the parameter apart from the gradient (Loshchilov & Hutter, arXiv 1711.05101).
+
+    A factor `1 - lr * weight_decay` would be rounded to float32 before it is applied, at every step alike.
+    """
+    return (torch.add(p, p, alpha=-lr * weight_decay),)
 
 
 SCALE = Stage(scale, ("g",))
