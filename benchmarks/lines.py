@@ -21,7 +21,7 @@ ROOMS = {
 }
 
 # Files beside the folders that stand with the first of them.
-ELEMENTWISE = ("elementwise.py", "composition.py", "clipping.py")
+ELEMENTWISE = ("elementwise.py", "fusing.py", "composition.py", "clipping.py")
 
 
 def lines_of(path: Path) -> int:
@@ -50,7 +50,7 @@ def lines_below(room: str) -> int:
     """Lines of the files in a folder of our package."""
     package = Path(inspect.getfile(optim)).parent
     beside = [package / x for x in ELEMENTWISE] if room == "execution" else []
-    return sum(map(lines_of, [*beside, *(package / room).glob("*.py")]))
+    return sum(map(lines_of, [*beside, *(package / room).rglob("*.py")]))
 
 
 def shared_by_ours() -> list[Path]:

@@ -8,7 +8,7 @@ from optim_cli.optim import ALGORITHMS
 from optim_cli.optim.optimizer import Implementation, Optimizer
 
 EXECUTIONS: tuple[Implementation, ...] = ("for_loop", "foreach", "fused")
-LEGEND = "In brackets: what runs instead, until that execution exists; a step says so once."
+LEGEND = "`auto` is fused on CUDA where Triton is there, and foreach elsewhere."
 
 
 def table() -> list[str]:
@@ -26,16 +26,15 @@ def _alphabetical(entry: tuple[str, type[Optimizer]]) -> str:
 
 
 def _abilities(cls: type[Optimizer]) -> list[str]:
-    asked = [cls.only_execution or "foreach", *(_execution(cls, x) for x in EXECUTIONS)]
+    fastest = "foreach" if "fused" in cls.lacks else "fused, foreach"
+    asked = [cls.only_execution or fastest, *(_execution(cls, x) for x in EXECUTIONS)]
     options = inspect.signature(cls).parameters
     modes = ("yes" if x in options else "no" for x in ("capturable", "differentiable"))
     return [*asked, cls.sparse_gradients, *modes]
 
 
 def _execution(cls: type[Optimizer], asked: Implementation) -> str:
-    if asked in cls.lacks:
-        return "no"
-    return f"({cls.stand_ins[asked]})" if asked in cls.stand_ins else "yes"
+    return "no" if asked in cls.lacks else "yes"
 
 
 if __name__ == "__main__":

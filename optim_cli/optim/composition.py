@@ -32,10 +32,10 @@ class Composition(Optimizer):
     # What asks GradScaler to leave unscaling and skipping to the step.
     _step_supports_amp_scaling: ClassVar[bool] = True
 
-    grad_norm: Tensor | None = None
     # Not there between steps of a scaler, which asks for them.
     grad_scale: Tensor | None
     found_inf: Tensor | float
+    _norm: Tensor | None = None  # float64; the next step may overwrite it
     _clipping: Clipping = Clipping()
     _averaging: tuple[AveragedModel, nn.Module] | None = None
 
@@ -52,7 +52,12 @@ class Composition(Optimizer):
             ValueError: a limit that is not a number above 0.
         """
         self._clipping = Clipping(max_norm, max_value)
-        self.grad_norm = None
+        self._norm = None
+
+    @property
+    def grad_norm(self) -> Tensor | None:
+        """See the class."""
+        return None if self._norm is None else self._norm.float()
 
     def average_into(self, averaged: AveragedModel | None, model: nn.Module | None = None) -> None:
         """End every step from now on as with `averaged.update_parameters(model)`; None turns it off.
@@ -89,7 +94,7 @@ class Composition(Optimizer):
         if not self._scales():
             return dict.fromkeys(devices, common)
         factor, norm = gradient_factor(gradients, max_norm, getattr(self, "grad_scale", None))
-        self.grad_norm = None if norm is None else norm.detach().float()
+        self._norm = None if norm is None else norm.detach()
         return {
             device: common | {"gradient_factor": factor.to(device, non_blocking=True)} for device in devices
         }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from operator import attrgetter
@@ -11,7 +10,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor
 
-from optim_cli.optim.composition import Composition, Supplied
+from optim_cli.optim.composition import Supplied
 from optim_cli.optim.execution.resolve import flags_of, hyperparameters_of, variant_for
 from optim_cli.optim.execution.rows import Rows
 from optim_cli.optim.execution.scalars import Values, as_float64
@@ -19,13 +18,14 @@ from optim_cli.optim.execution.stages import before_rule
 from optim_cli.optim.execution.variant import Variant
 from optim_cli.optim.execution.work import Columns, Work
 from optim_cli.optim.execution.zero_dim import ZeroDimStates, stored_dtype
+from optim_cli.optim.fusing import Fusing, Unavailable
 from optim_cli.optim.optimizer import NATIVE, implementation_of
 
 HOST = torch.device("cpu")
 LAYOUT = attrgetter("layout")
 
 
-class Elementwise(Composition):
+class Elementwise(Fusing):
     """An algorithm whose update of one element needs that element's values alone.
 
     A subclass declares `zero_dim_state`, `state_of`, `scalars` and `rule`; all executions follow.
@@ -36,13 +36,9 @@ class Elementwise(Composition):
     as it is stored.
 
     Attributes:
-        zero_dim_state: names of the 0-d states, as torch names them.
-        zero_dim_beside_parameters: whether they are on the parameters' device even where no graph needs it.
         sparse_states: whether rows without a gradient move too, as their states say, which are then sparse.
     """
 
-    zero_dim_state: ClassVar[tuple[str, ...]] = ()
-    zero_dim_beside_parameters: ClassVar[bool] = False
     sparse_states: ClassVar[bool] = False
     scalars: ClassVar[Callable[..., Mapping[str, Any]]]
     rule: ClassVar[Callable[..., tuple[Any, ...]]]
@@ -60,19 +56,17 @@ class Elementwise(Composition):
     def _setup(self, arguments: Mapping[str, Any]) -> None:
         super()._setup(arguments)
         self._zero_dim = ZeroDimStates()
-        self._told: set[str] = set()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        for of_parameter in filter(_is_state, self.state.values()):
+        for of_parameter in filter(_is_state, self._states.values()):
             # Old checkpoints of torch's SGD hold a None where there is no momentum buffer yet.
             for name in [name for name, value in of_parameter.items() if value is None]:
                 del of_parameter[name]
         self._zero_dim = ZeroDimStates()
-        self.__dict__.setdefault("_told", set())
         for group in self.param_groups:
             for p in group["params"]:
-                held = self.state.get(p, {})
+                held = self._states.get(p, {})
                 for name in self.zero_dim_state:
                     if name in held and not isinstance(held[name], Tensor):
                         held[name] = torch.tensor(
@@ -86,14 +80,43 @@ class Elementwise(Composition):
         return variant_for(cls, before_rule(group, scaled, clamped), tuple(cls.state_of(group)), flags)  # type: ignore[arg-type]
 
     def _update(self) -> None:
-        if _capturing():
+        capturing, self._averaged = _capturing(), False
+        if capturing:
             self._check_capturable()
-        if self._is_skipped():
+        if capturing or not self._repeat():
+            try:
+                self._step(capturing)
+            except Unavailable as reason:
+                self._fall_back(reason)
+                self._step(capturing)
+            if self._plans:
+                # What runs otherwise may have moved states.
+                self._plans = [plan for plan in self._plans if plan.is_in_place()]
+        if not self._averaged:
+            self._average()
+
+    def _step(self, capturing: bool) -> None:
+        """Gather what steps, and let each execution step its own."""
+        split = [(group, *self._split(group)) for group in self.param_groups]
+        fusing = [p for _, params, _ in split for p in params]
+        # One launch sees all gradients; else what all of them need is measured apart.
+        alone = bool(fusing) and not any(others for _, _, others in split)
+        if alone and self._factored():
+            alone = len({p.device for p in fusing}) == 1
+        # A kernel leaves tensors alone in a step that is skipped, but states are made here.
+        if not (alone and all(map(self._states.get, fusing))) and self._is_skipped():
             self._measure()
-        else:
-            work = [part for group in self.param_groups for part in self._gather(group)]
-            self._apply(work, self._measure())
-        self._average()
+            return
+        supplied = None if alone else self._measure()
+        if fusing:
+            parts = [part for group, params, _ in split for part in self._gather(params, group, fused=True)]
+            # Kernels change 0-d states that it may have read.
+            self._zero_dim = ZeroDimStates()
+            for together in [parts] if alone else _by_place(parts):
+                self._run_fused(together, supplied, capturing)
+        if supplied is not None:
+            work = [part for group, _, others in split for part in self._gather(others, group)]
+            self._apply(work, supplied)
 
     def _apply(self, work: Sequence[Work], supplied: Supplied) -> None:
         """Update what was gathered; `supplied` is what pieces before the rule take from the step."""
@@ -159,29 +182,31 @@ class Elementwise(Composition):
         else:
             variant.for_loop(_real(columns), scalars, known, differentiable)
 
-    def _gather(self, group: dict[str, Any]) -> list[Work]:
-        """Collect what has a gradient, with its states; states that are missing are created.
+    def _gather(self, params: list[Tensor], group: dict[str, Any], fused: bool = False) -> list[Work]:
+        """Collect gradients and states of parameters of a group; states that are missing are created.
 
         Returns:
             One part, or one for each device where 0-d states are beside the parameters.
         """
-        params = [p for p in group["params"] if p.grad is not None]
         if not params:
             return []
         place = self._place_of(params[0], group)
         if place is HOST or len(devices := {p.device: None for p in params}) == 1:
-            return [self._gather_at(place, params, group)]
-        return [self._gather_at(d, [p for p in params if p.device == d], group) for d in devices]
+            return [self._gather_at(place, params, group, fused)]
+        return [self._gather_at(d, [p for p in params if p.device == d], group, fused) for d in devices]
 
-    def _gather_at(self, place: torch.device, params: list[Tensor], group: dict[str, Any]) -> Work:
-        variant = self.variant_of(group, self._scales(), self._clamps())
+    def _gather_at(
+        self, place: torch.device, params: list[Tensor], group: dict[str, Any], fused: bool
+    ) -> Work:
+        variant = self._fused_variant(group) if fused else None
+        variant = variant or self.variant_of(group, self._scales(), self._clamps())
         grads = [cast(Tensor, p.grad) for p in params]
         layouts = set(map(LAYOUT, grads))
         if layouts != {torch.strided} or self.sparse_gradients == "required":
             self._check_layouts(layouts, params, group)
         # Looking a parameter up creates its state, which torch's checkpoints lack where none is kept.
         stateless = not variant.states and not self.zero_dim_state
-        states = [] if stateless else [self.state[p] for p in params]
+        states = [] if stateless else [self._states[p] for p in params]
         firsts = [False] * len(params)
         try:
             columns = [[state[name] for state in states] for name in variant.states]
@@ -236,7 +261,8 @@ class Elementwise(Composition):
 
     def _place_of(self, p: Tensor, group: Mapping[str, Any]) -> torch.device:
         """Where 0-d states live: on the host, where reading them costs nothing, unless graphs need them."""
-        return p.device if self.zero_dim_beside_parameters or group.get("capturable") else HOST
+        beside = self.zero_dim_beside_parameters or group.get("capturable") or self._fuses(p, group)
+        return p.device if beside else HOST
 
     def _advance(self, work: Sequence[Work]) -> None:
         """Add one to the step counts of all that steps now, and read what floats can stand for."""
@@ -283,14 +309,15 @@ class Elementwise(Composition):
                 self._zero_dim.write(name, _states_of(parts), place, values)
 
     def _choose(self, group: dict[str, Any]) -> str:
-        """The execution for a group, or auto."""
+        """The execution for what does not run fused of a group, or auto."""
         wanted = implementation_of(group)
         if group.get("differentiable", False):
             return "for_loop"
-        runs = self.stand_ins.get(wanted, wanted)
-        if runs != wanted:
-            self._tell_once(f"no {wanted} execution for these tensors, {runs} runs instead")
-        return runs
+        if wanted != "fused":
+            return wanted
+        if not self._unavailable:
+            self._tell_once("no fused execution for these tensors, foreach runs instead")
+        return "foreach"
 
     def _settle(self, execution: str, columns: Columns) -> str:
         """Settle on the execution for tensors of equal kind, and count it."""
@@ -306,11 +333,6 @@ class Elementwise(Composition):
             execution = "for_loop"
         self.executions[execution] += 1
         return execution
-
-    def _tell_once(self, message: str) -> None:
-        if message not in self._told:
-            self._told.add(message)
-            warnings.warn(f"{type(self).__name__}: {message}", stacklevel=2)
 
     def _check_layouts(
         self, layouts: set[torch.layout], params: Sequence[Tensor], group: Mapping[str, Any]
@@ -347,6 +369,13 @@ class Elementwise(Composition):
                 "Attempting CUDA graph capture of step() for an instance of "
                 f"{type(self).__name__} but param_groups' capturable is False."
             )
+
+
+def _by_place(parts: Sequence[Work]) -> list[list[Work]]:
+    places: dict[torch.device, list[Work]] = {}
+    for part in parts:
+        places.setdefault(part.place, []).append(part)
+    return list(places.values())
 
 
 def _capturing() -> bool:

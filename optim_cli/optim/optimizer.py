@@ -79,14 +79,12 @@ class Optimizer(torch.optim.Optimizer):
         lacks: implementations that are refused, each with the reason.
         only_execution: what runs where all are refused.
         sparse_gradients: whether gradients may or must be sparse.
-        stand_ins: what runs in the place of an execution that does not exist; the user is told once.
         beyond_torch: options that torch lacks; groups hold them only where they are set.
     """
 
     lacks: ClassVar[Mapping[str, str]] = {}
     only_execution: ClassVar[str | None] = None
     sparse_gradients: ClassVar[Literal["refused", "accepted", "required"]] = "refused"
-    stand_ins: ClassVar[Mapping[str, str]] = {"fused": "foreach"}
     beyond_torch: ClassVar[tuple[str, ...]] = ()
 
     # Keys that checkpoints written before torch had them lack, by option name.

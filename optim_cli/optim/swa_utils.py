@@ -127,7 +127,7 @@ class AveragedModel(nn.Module):
     def update_parameters(self, model: nn.Module) -> None:
         """Take the model's current weights into the average; the first time, copy them."""
         self.update_pairs(self.pairs(model))
-        self.copy_buffers(model)
+        copy_pairs(self.copied(model))
         self.n_averaged += 1
 
     def pairs(self, model: nn.Module) -> list[tuple[Tensor, Tensor]]:
@@ -151,12 +151,11 @@ class AveragedModel(nn.Module):
             else:
                 self._begin_or_update(averages, currents)
 
-    @torch.no_grad()
-    def copy_buffers(self, model: nn.Module) -> None:
-        """Copy the model's buffers, where they are not averaged."""
-        if not self.use_buffers:
-            for copies, currents in _alike(list(zip(self.module.buffers(), model.buffers(), strict=True))):
-                torch._foreach_copy_(copies, currents)
+    def copied(self, model: nn.Module) -> list[tuple[Tensor, Tensor]]:
+        """What is not averaged but copied: buffers, each with the model's own."""
+        if self.use_buffers:
+            return []
+        return list(zip(self.module.buffers(), model.buffers(), strict=True))
 
     def _update(self, averages: list[Tensor], currents: list[Tensor]) -> None:
         if self.multi_avg_fn is not None:
@@ -180,6 +179,13 @@ class AveragedModel(nn.Module):
 
     def _averaged(self, model: nn.Module) -> Iterator[Tensor]:
         return chain(model.parameters(), model.buffers() if self.use_buffers else ())
+
+
+@torch.no_grad()
+def copy_pairs(pairs: Pairs) -> None:
+    """Copy the second of each pair into the first, all of one device and dtype at once."""
+    for copies, currents in _alike(pairs):
+        torch._foreach_copy_(copies, currents)
 
 
 def _equal_weights(average: Tensor, current: Tensor, num_averaged: Tensor | int) -> Tensor:

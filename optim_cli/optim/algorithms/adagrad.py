@@ -62,7 +62,7 @@ class Adagrad(Elementwise):
         # Others read the sums before the first step, and share their memory between processes.
         for group in self.param_groups:
             for p in group["params"]:
-                self._create(self.state[p], p, group)
+                self._create(self._states[p], p, group)
 
     def _create(self, state: dict[str, Any], p: Tensor, group: dict[str, Any]) -> None:
         # As in torch, all groups start from the constructor's value.
