@@ -149,7 +149,7 @@ def test_a_count_that_the_host_does_not_read(kind: str, generator: torch.Generat
         change(model, step, generator)
         for averages, currents in ours._alike(averaged.pairs(model)):
             averaged._begin_or_update(averages, currents)
-        averaged.copy_buffers(model)
+        ours.copy_pairs(averaged.copied(model))
         averaged.n_averaged += 1
         expected.update_parameters(model)
         for (key, x), y in zip(averaged.state_dict().items(), expected.state_dict().values(), strict=True):
