@@ -77,7 +77,7 @@ def test_steps_are_those_of_torch(
             found = difference(on_host(ours), on_host(theirs), tolerance)
             assert found is None, f"{options}: {found}"
             align(ours, entries(theirs))
-        assert ran(ours) == {"foreach" if implementation == "auto" else implementation: STEPS}
+        assert ran(ours) == {"fused" if implementation == "auto" else implementation: STEPS}
 
 
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode")
@@ -114,7 +114,7 @@ def captured(optimizer: torch.optim.Optimizer) -> torch.cuda.CUDAGraph:
     return graph
 
 
-@pytest.mark.parametrize("implementation", ["for_loop", "foreach"])
+@pytest.mark.parametrize("implementation", ["for_loop", "foreach", "auto"])
 @names
 def test_a_captured_step_replays_with_changing_rates(
     name: str, implementation: str, generator: torch.Generator
