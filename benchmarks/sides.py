@@ -32,7 +32,10 @@ def sides_of(name: str) -> dict[str, Make]:
 
 def fused_by_torch(cls: str) -> bool:
     """Whether this torch has a CUDA kernel for all of a step: of Adagrad, only newer ones have."""
-    operator = f"_fused_{cls.lower()}_"
-    return hasattr(torch, operator) and torch._C._dispatch_has_kernel_for_dispatch_key(
-        f"aten::{operator}", "CUDA"
-    )
+    p = torch.nn.Parameter(torch.zeros(1, device="cuda"))
+    p.grad = torch.zeros_like(p)
+    try:
+        getattr(torch.optim, cls)([p], fused=True).step()
+    except (RuntimeError, TypeError):
+        return False
+    return True
