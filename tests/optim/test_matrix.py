@@ -42,7 +42,7 @@ from tests.optim.oracle import (
 )
 
 STEPS = 3
-DRAWN = 20
+DRAWN = 15
 REFUSALS = (ValueError, RuntimeError, AssertionError)
 
 

@@ -95,7 +95,11 @@ def test_programs(name: str, generator: torch.Generator, pytestconfig: pytest.Co
     count = len(every) if pytestconfig.getoption("--all-combinations") else 1
     for index in torch.randperm(len(every), generator=generator).tolist()[:count]:
         check_update(name, every[index], torch.float32)
-    texts = texts_of(name, every[0], torch.float32)
+
+
+@pytest.mark.parametrize("name", ["AdamW", "ASGD", "RAdam"])
+def test_prologues(name: str) -> None:
+    texts = texts_of(name, variants(name)[0], torch.float32)
     assert_exact(assembled(texts.prologue("prologue"), "prologue"))
 
 

@@ -21,7 +21,7 @@ from tests.optim.oracle import (
 )
 
 # Blocks have 1024 elements.
-SHAPES = [(0,), (), (17,), (1025,)]
+SHAPES = [(0,), (), (1025,)]
 SMALL = [(), (0,), (5,), (2, 3)]
 
 # Without 0-d states, with counts, and with other 0-d states; and where one rule is all there is to try.

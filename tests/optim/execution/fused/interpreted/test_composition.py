@@ -11,12 +11,11 @@ from torch import Tensor, nn
 
 from optim_cli.optim import ALGORITHMS
 from optim_cli.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from tests.optim.execution.fused.interpreted.side_by_side import assert_same, both, values_of
-from tests.optim.oracle import NAMES, give, like, params_of, ran
+from tests.optim.execution.fused.interpreted.side_by_side import SOME, assert_same, both, values_of
+from tests.optim.oracle import give, like, params_of, ran
 
 STEPS = 4
 PLANTED = {0: torch.inf, 2: torch.nan}
-names = pytest.mark.parametrize("name", NAMES)
 dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.complex64], ids=str)
 
 
@@ -110,7 +109,7 @@ def test_every_combination(
         assert STEPS - scaled <= fused.optimizer.launches["norm"] <= STEPS - scaled + 1
 
 
-@names
+@pytest.mark.parametrize("name", SOME)
 def test_all_at_once(name: str, generator: torch.Generator) -> None:
     values = values_of(generator, [(3,), (5,)])
     fused, loop = (Side(name, values, x, averaged=True, scaled=True) for x in ("fused", "for_loop"))
