@@ -72,6 +72,16 @@ def assert_same_sides(fused: Side, loop: Side, context: str) -> None:
     assert_same_averages(fused, loop, context)
 
 
+def step_with_planted(fused: Side, loop: Side, values: Sequence[Tensor], generator: torch.Generator) -> None:
+    for step in range(STEPS):
+        gradients = like(values, generator)
+        if step in PLANTED:
+            gradients[1][1] = PLANTED[step]
+        for side in (fused, loop):
+            side.step(gradients)
+        assert_same_sides(fused, loop, f"step {step}:")
+
+
 def assert_same_averages(fused: Side, loop: Side, context: str) -> None:
     if fused.average is not None and loop.average is not None:
         expected = loop.average.state_dict()
@@ -115,13 +125,7 @@ def test_all_at_once(name: str, generator: torch.Generator) -> None:
     fused, loop = (Side(name, values, x, averaged=True, scaled=True) for x in ("fused", "for_loop"))
     for side in (fused, loop):
         side.optimizer.clip_gradients(0.9, 0.02)
-    for step in range(STEPS):
-        gradients = like(values, generator)
-        if step in PLANTED:
-            gradients[1][1] = PLANTED[step]
-        for side in (fused, loop):
-            side.step(gradients)
-        assert_same_sides(fused, loop, f"step {step}:")
+    step_with_planted(fused, loop, values, generator)
     assert set(ran(fused.optimizer)) == {"fused"}
     assert len(fused.optimizer._plans[0].averages) == len(values)
 
@@ -187,13 +191,7 @@ def test_beside_what_runs_otherwise(generator: torch.Generator) -> None:
     for side in (fused, loop):
         side.optimizer.average_into(side.average, side.model)
         side.optimizer.clip_gradients(0.5, 0.2)
-    for step in range(STEPS):
-        gradients = like(values, generator)
-        if step in PLANTED:
-            gradients[1][1] = PLANTED[step]
-        for side in (fused, loop):
-            side.step(gradients)
-        assert_same_sides(fused, loop, f"step {step}:")
+    step_with_planted(fused, loop, values, generator)
     assert ran(fused.optimizer) == {"fused": STEPS - 2, "foreach": STEPS - 2}
 
 
