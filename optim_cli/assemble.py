@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from optim_cli.config.check import SUPPLIED, is_duration, mistakes
+from optim_cli.config.check import SUPPLIED, is_total, mistakes
 from optim_cli.config.mistakes import Mistake
 from optim_cli.config.resolve import plain
 from optim_cli.config.targets import hints_of, kind_of, locate, nested_kinds, plugins_of
@@ -189,5 +189,5 @@ def of_run_length(node: Mapping[str, Any], steps: int, plugins: Collection[str] 
     """Lengths in steps that are left open become the length of the run."""
     hints = hints_of(locate(node["_target_"], (kind_of("scheduler"),), plugins))
     return {
-        key: steps if value is None and is_duration(hints.get(key)) else value for key, value in node.items()
+        key: steps if value is None and is_total(hints.get(key)) else value for key, value in node.items()
     }

@@ -90,7 +90,7 @@ def _mistakes_in(
         elif calls(value):
             found.append(Mistake(prefix + name, "nothing may be called inside a list or mapping here"))
             hint = Any
-        elif value is None and is_duration(hint):
+        elif value is None and is_total(hint):
             hint = Any  # a length that is left open takes the run's length later
         elif isinstance(value, list) and get_origin(hint) is tuple:
             values[name] = tuple(value)  # YAML has no tuples, so lists stand for them
@@ -113,12 +113,12 @@ def calls(value: Any) -> bool:
     return isinstance(value, list) and any(map(calls, value))
 
 
-def is_duration(hint: Any) -> bool:
-    """Whether a parameter counts steps, so that the run's length is its natural value."""
+def is_total(hint: Any) -> bool:
+    """Whether a parameter is the length of a schedule, so that the run's length is its natural value."""
     from optim_cli.optim.lr_scheduler.schedule import Duration
 
-    return Duration() in getattr(hint, "__metadata__", ()) or any(
-        is_duration(part) for part in getattr(hint, "__args__", ()) if part is not hint
+    return Duration(total=True) in getattr(hint, "__metadata__", ()) or any(
+        is_total(part) for part in getattr(hint, "__args__", ()) if part is not hint
     )
 
 

@@ -13,7 +13,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from optim_cli.assemble import assemble, resolve
-from optim_cli.config.check import is_duration, mistakes
+from optim_cli.config.check import is_total, mistakes
 from optim_cli.config.targets import hints_of, kind_of, locate
 from optim_cli.errors import ConfigError
 from optim_cli.optim import ALGORITHMS
@@ -228,9 +228,9 @@ def test_what_does_not_resolve(override: str, says: str) -> None:
 
 def test_durations() -> None:
     hints = hints_of(locate("optim_cli.optim.lr_scheduler.OneCycleLR", (kind_of("scheduler"),)))
-    assert {name for name, hint in hints.items() if is_duration(hint)} == {"total_steps"}
+    assert {name for name, hint in hints.items() if is_total(hint)} == {"total_steps"}
     hints = hints_of(locate("optim_cli.optim.lr_scheduler.CosineAnnealingLR", (kind_of("scheduler"),)))
-    assert {name for name, hint in hints.items() if is_duration(hint)} == {"T_max"}
+    assert {name for name, hint in hints.items() if is_total(hint)} == {"T_max"}
 
 
 # Values that people and programs write where others are wanted; small enough for a part to be made of them.

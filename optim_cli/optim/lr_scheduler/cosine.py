@@ -8,7 +8,7 @@ from typing import Annotated
 from annotated_types import Ge
 from torch.optim import Optimizer
 
-from optim_cli.optim.lr_scheduler.schedule import LRScheduler, Steps
+from optim_cli.optim.lr_scheduler.schedule import LRScheduler, Total
 
 
 class CosineAnnealingLR(LRScheduler):
@@ -29,7 +29,7 @@ class CosineAnnealingLR(LRScheduler):
     def __init__(
         self,
         optimizer: Optimizer,
-        T_max: Steps,
+        T_max: Total,
         eta_min: Annotated[float, Ge(0)] = 0.0,
         last_epoch: int = -1,
     ) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le
 from torch.optim import Optimizer
 
-from optim_cli.optim.lr_scheduler.schedule import LRScheduler, Steps, per_group
+from optim_cli.optim.lr_scheduler.schedule import LRScheduler, Total, per_group
 
 Rate = Annotated[float, Ge(0)]
 
@@ -45,7 +45,7 @@ class OneCycleLR(LRScheduler):
         self,
         optimizer: Optimizer,
         max_lr: Rate | list[Rate],
-        total_steps: Steps | None = None,
+        total_steps: Total | None = None,
         epochs: Annotated[int, Ge(1)] | None = None,
         steps_per_epoch: Annotated[int, Ge(1)] | None = None,
         pct_start: Annotated[float, Ge(0), Le(1)] = 0.3,

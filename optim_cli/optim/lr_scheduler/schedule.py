@@ -14,10 +14,17 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Duration:
-    """Marks a parameter that counts scheduler steps; left open in a config it is the run's length."""
+    """Marks a parameter that counts scheduler steps.
+
+    Attributes:
+        total: whether it is the length of the whole schedule, so that a config may leave it open.
+    """
+
+    total: bool = False
 
 
 Steps = Annotated[int, Ge(1), Duration()]
+Total = Annotated[int, Ge(1), Duration(total=True)]
 
 
 class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
