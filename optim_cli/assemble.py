@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
 import torch
 from omegaconf import DictConfig
+from torch.optim.lr_scheduler import ChainedScheduler, LRScheduler, SequentialLR
 
-from optim_cli.config.check import SUPPLIED, is_total, mistakes
+from optim_cli.config.check import SUPPLIED, mistakes
+from optim_cli.config.durations import RunLength, counted
 from optim_cli.config.mistakes import Mistake
 from optim_cli.config.resolve import plain
+from optim_cli.config.schedules import AT_THE_TOP, Plan, plan
 from optim_cli.config.targets import hints_of, kind_of, locate, nested_kinds, plugins_of
 from optim_cli.datasets.dataset import Dataset
 from optim_cli.errors import ConfigError, user_frames
 from optim_cli.optim.composition import Composition
 from optim_cli.training.loop import Trainer, Training
+from optim_cli.training.scheduling import Pace
 from optim_cli.training.stop import StoppedAtOnce
 
 # Each is made of those before it.
@@ -47,7 +52,8 @@ def assemble(values: Mapping[str, Any], device: torch.device) -> Training:
     made: dict[str, Any] = {}
     for group in GROUPS:
         made[group] = _part(group, values, made, device)
-    return Training(**made, device=device)
+    pace = {key: values["scheduler"][key] for key in AT_THE_TOP if key in values["scheduler"]}
+    return Training(**made, device=device, pace=Pace(**pace))
 
 
 def refusals(values: Mapping[str, Any], wrong: Collection[str] = ()) -> list[Mistake]:
@@ -67,7 +73,7 @@ def refusals(values: Mapping[str, Any], wrong: Collection[str] = ()) -> list[Mis
         try:
             made[group] = _part(group, values, made, torch.device("cpu"))
         except ConfigError as error:
-            key, what = re.fullmatch(rf"(?s)(?:({group}[\w.]*): )?(.*)", str(error)).groups()  # type: ignore[union-attr]
+            key, what = re.fullmatch(rf"(?s)(?:({group}[\w.\[\]]*): )?(.*)", str(error)).groups()  # type: ignore[union-attr]
             found.append(Mistake(key or group, what))
         except StoppedAtOnce:
             raise
@@ -93,12 +99,47 @@ def _part(group: str, values: Mapping[str, Any], made: Mapping[str, Any], device
             _check_gradients(model, optimizer, made.get("trainer"))
         return optimizer
     if group == "scheduler":
-        trainer, dataset = made["trainer"], made["dataset"]
-        steps = trainer.total_steps(dataset.train.num_batches(dataset.batch_size))
-        return _make(group, of_run_length(node, steps, plugins), plugins, optimizer=made["optimizer"])
+        return _schedule(planned(values, *_lengths(made)), made["optimizer"], plugins)
     if group == "averaging":
-        return _make(group, node, plugins, model=made["model"])
+        return _make(group, averaging_in_steps(values, *_lengths(made)), plugins, model=made["model"])
     return _make(group, node, plugins)
+
+
+def planned(values: Mapping[str, Any], steps: int, steps_per_epoch: int) -> Plan:
+    """The scheduler of a config, of a run of that length.
+
+    Args:
+        values: the config, with a scheduler.
+        steps, steps_per_epoch: of the optimizer, in the run and in an epoch.
+    """
+    node = values["scheduler"]
+    return plan(node, RunLength(steps, steps_per_epoch, node.get("interval", "step")), plugins_of(values))
+
+
+def averaging_in_steps(values: Mapping[str, Any], steps: int, steps_per_epoch: int) -> dict[str, Any]:
+    """The averaging of a config with durations as steps of the optimizer; arguments as of `planned`."""
+    node = values["averaging"]
+    hints = hints_of(locate(node["_target_"], (kind_of("averaging"),), plugins_of(values)))
+    return counted(node, hints, RunLength(steps, steps_per_epoch))
+
+
+def _lengths(made: Mapping[str, Any]) -> tuple[int, int]:
+    """Steps of the run and of an epoch."""
+    trainer, dataset = made["trainer"], made["dataset"]
+    per_epoch = dataset.train.num_batches(dataset.batch_size)
+    return trainer.total_steps(per_epoch), per_epoch
+
+
+def _schedule(plan: Plan, optimizer: torch.optim.Optimizer, plugins: Collection[str]) -> LRScheduler:
+    """Make a schedule, its parts first."""
+    if plan.values is not None:
+        made: LRScheduler = _make("scheduler", plan.values, plugins, plan.key, optimizer=optimizer)
+        return made
+    parts = [_schedule(part, optimizer, plugins) for part in plan.parts]
+    with _refusing(plan.key, plugins):
+        if plan.form == "chain":
+            return ChainedScheduler(parts, optimizer)
+        return SequentialLR(optimizer, parts, plan.milestones)
 
 
 def _sizes(dataset: Dataset, node: Mapping[str, Any], plugins: Collection[str]) -> dict[str, Any]:
@@ -155,18 +196,26 @@ def _dataset(node: Mapping[str, Any], plugins: Collection[str]) -> Any:
     return _newest[0][1]
 
 
-def _make(group: str, node: Mapping[str, Any], plugins: Collection[str], **supplied: Any) -> Any:
-    kind = kind_of(group)
-    try:
+def _make(
+    group: str, node: Mapping[str, Any], plugins: Collection[str], key: str = "", **supplied: Any
+) -> Any:
+    kind, key = kind_of(group), key or group
+    with _refusing(key, plugins):
         part = _call(node, (kind,), plugins, supplied)
-    except (ValueError, TypeError, OverflowError) as error:
-        # What a constructor refuses with these is a value; anything else is a defect of the program.
-        frames = "".join(f"\n{x}" for x in user_frames(error, plugins))
-        raise ConfigError(f"{group}: {error}{frames}") from error
     if not isinstance(part, kind):
         made = f"{node['_target_']} made a {type(part).__name__}, not a {kind.__name__}"
-        raise ConfigError(f"{group}._target_: {made}")
+        raise ConfigError(f"{key}._target_: {made}")
     return part
+
+
+@contextmanager
+def _refusing(key: str, plugins: Collection[str]) -> Iterator[None]:
+    """What a constructor refuses with these is a value; anything else is a defect of the program."""
+    try:
+        yield
+    except (ValueError, TypeError, OverflowError) as error:
+        frames = "".join(f"\n{x}" for x in user_frames(error, plugins))
+        raise ConfigError(f"{key}: {error}{frames}") from error
 
 
 def _call(
@@ -183,11 +232,3 @@ def _call(
         if key != "_target_"
     }
     return target(**arguments, **{key: value for key, value in supplied.items() if key in parameters})
-
-
-def of_run_length(node: Mapping[str, Any], steps: int, plugins: Collection[str] = ()) -> dict[str, Any]:
-    """Lengths in steps that are left open become the length of the run."""
-    hints = hints_of(locate(node["_target_"], (kind_of("scheduler"),), plugins))
-    return {
-        key: steps if value is None and is_total(hints.get(key)) else value for key, value in node.items()
-    }
