@@ -27,7 +27,7 @@ class Power:
         self.base = base
 
     def __call__(self, x: float) -> float:
-        return self.base**x
+        return float(self.base**x)
 
 
 def _lambdas(g: random.Random, groups: int) -> Any:
