@@ -28,7 +28,8 @@ from optim_cli.optim.execution.variant import Variant
 from optim_cli.optim.execution.work import Work
 from optim_cli.optim.execution.zero_dim import ZeroDimStates, stored_dtype
 from optim_cli.optim.optimizer import NATIVE, implementation_of
-from optim_cli.optim.swa_utils import AveragedModel, ExponentialAverage, copy_pairs
+from optim_cli.optim.swa_utils import AveragedModel, ExponentialAverage
+from optim_cli.optim.swa_utils.averaged_model import copy_pairs
 
 if TYPE_CHECKING:
     from optim_cli.optim.execution.fused.kernels import Kernels
@@ -234,7 +235,8 @@ class Fusing(Composition):
         devices = {p.device for p in stepping.values()}
         pairs = averaged.pairs(model)
         own = [(x, p) for x, p in pairs if id(p) in stepping]
-        exponential = isinstance(averaged.multi_avg_fn, ExponentialAverage)
+        # Subclasses may decay in another way.
+        exponential = type(averaged.multi_avg_fn) is ExponentialAverage
         if exponential and len(devices) == 1 and all(mixes(x, p) for x, p in own):
             # Counted where graphs can count.
             averaged.n_averaged = averaged.n_averaged.to(devices.pop())
@@ -278,9 +280,17 @@ class Fusing(Composition):
                 self._lasting = found
             return found
         averaged, _ = self._averaging
-        weight = 1 - cast(ExponentialAverage, averaged.multi_avg_fn).decay
+        average = cast(ExponentialAverage, averaged.multi_avg_fn)
         return Around(
-            limits.max_norm, values, None, *scaler, self._averages, self._pairs, weight, averaged.n_averaged
+            limits.max_norm,
+            values,
+            None,
+            *scaler,
+            self._averages,
+            self._pairs,
+            1 - average.decay,
+            average.warmup,
+            averaged.n_averaged,
         )
 
     def _repeat(self) -> bool:
