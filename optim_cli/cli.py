@@ -72,6 +72,13 @@ def _compose_and_run() -> None:
 def _parsed(parser: ArgumentParser) -> Namespace:
     """The command line; options and overrides in any order."""
     words = sys.argv[1:]
+    parser.add_argument(
+        "--schedule",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="Draw what the schedule sets over the run, without running; in FILE (.png, .svg, .pdf) too",
+    )
     for action in parser._actions:
         if action.dest == "version":
             action.version = f"optim-run {__version__}, {action.version}"  # type: ignore[attr-defined]
@@ -82,10 +89,20 @@ def _parsed(parser: ArgumentParser) -> Namespace:
                 f"{x}=all" if x in action.option_strings and y not in known else x
                 for x, y in zip_longest(words, words[1:])
             ]
+        if action.dest == "schedule":
+            words = [
+                f"{x}=" if x in action.option_strings and not _is_file(y) else x
+                for x, y in zip_longest(words, words[1:], fillvalue="")
+            ]
     arguments = parser.parse_intermixed_args(words)
     if arguments.experimental_rerun is not None:
         _refuse(["--experimental-rerun reads a pickle, which may run anything; use rerun=DIR"])
     return arguments
+
+
+def _is_file(word: str) -> bool:
+    """Whether a word of the command line is neither an option nor an override."""
+    return word != "" and not word.startswith("-") and "=" not in word and not word.startswith("~")
 
 
 def _hydra(parser: ArgumentParser, arguments: Namespace) -> None:
@@ -98,11 +115,27 @@ def _hydra(parser: ArgumentParser, arguments: Namespace) -> None:
     arguments.config_path, arguments.config_name = str(main), arguments.config_name or "config"
     register([main, *(Path(x).resolve() for x in [arguments.config_dir] if x)])
     where = search_path(main, arguments.config_dir)
+    if arguments.schedule is not None and not (arguments.help or arguments.hydra_help):
+        _draw(arguments, where)
+        return
     only_tells = arguments.help or arguments.hydra_help or arguments.shell_completion or arguments.info
     if only_tells and (arguments.shell_completion or not arguments.overrides):
         _give_to_hydra(parser, arguments)
     else:
         _checked(parser, arguments, where, run=not only_tells and arguments.cfg is None)
+
+
+def _draw(arguments: Namespace, where: ConfigSearchPath) -> None:
+    """Draw a schedule, or tell what is wrong."""
+    from rich.console import Console
+
+    from optim_cli.config.experiment import Experiment
+    from optim_cli.preview.command import draw
+
+    experiment = Experiment(where, arguments.config_name, arguments.overrides, arguments.multirun)
+    mistakes = draw(experiment, arguments.schedule, Console())
+    if mistakes:
+        _refuse(map(str, mistakes))
 
 
 def _checked(parser: ArgumentParser, arguments: Namespace, where: ConfigSearchPath, run: bool) -> None:

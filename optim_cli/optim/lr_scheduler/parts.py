@@ -41,6 +41,11 @@ class _Parts(LRScheduler):
         self._schedulers = schedulers
         self.optimizer = optimizer
 
+    @property
+    def is_known(self) -> bool:
+        """Whether the values of all parts are."""
+        return all(isinstance(part, LRScheduler) and part.is_known for part in self._schedulers)
+
     def observe(self, metric: float) -> None:
         """Give a new value of the metric to every ReduceLROnPlateau whose time it is."""
         for part in self._acting():
@@ -83,7 +88,7 @@ class ChainedScheduler(_Parts):
                 "ChainedScheduler expects at least one scheduler to be chained, but got no scheduler."
             )
         self._adopt(schedulers, optimizer or schedulers[0].optimizer)
-        if self.last_epoch == 0 and any(isinstance(part, _Parts) for part in schedulers):
+        if self.last_epoch == 0 and self.is_known and any(isinstance(x, _Parts) for x in schedulers):
             # A sequence among the parts has undone what those before it set when they were made.
             self._update_lr(0)
         self._note_values()

@@ -93,6 +93,11 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
             place.check(optimizer, hyperparameter)
             self.hyperparameter = hyperparameter
 
+    @property
+    def is_known(self) -> bool:
+        """Whether values are known beforehand, so that there is a table."""
+        return not self._by_get_lr
+
     def affine(self, t: int) -> Affine:
         """(a_t, b_t) for step t >= 0, each a number or one for each parameter group; (1, 0) keeps values.
 

@@ -1,0 +1,1 @@
+"""What a schedule will do over a run, drawn without training."""

@@ -1,0 +1,79 @@
+"""The way of every scheduled hyperparameter over a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from optim_cli.optim.lr_scheduler import place
+from optim_cli.optim.lr_scheduler.schedule import LRScheduler
+from optim_cli.training.loop import Training
+from optim_cli.training.scheduling import takes_metric
+
+
+@dataclass(frozen=True)
+class Course:
+    """One hyperparameter over a run.
+
+    Attributes:
+        hyperparameter: its name in the groups, such as lr or betas.0.
+        groups: the parameter groups that have these values, by their indices.
+        values: at every step of the optimizer.
+    """
+
+    hyperparameter: str
+    groups: tuple[int, ...]
+    values: tuple[float, ...]
+
+    @property
+    def name(self) -> str:
+        """The groups in words."""
+        return f"group{'s' * (len(self.groups) > 1)} {', '.join(map(str, self.groups))}"
+
+
+def courses(training: Training) -> list[Course]:
+    """What the schedule of a training sets, which has one; groups with the same values together.
+
+    The values are those of a schedule left to itself: what follows a metric stays as it is. Those of other
+    packages' schedules are found by stepping, so that the training cannot be used afterwards.
+    """
+    assert training.scheduler is not None
+    steps = training.total_steps
+    span = 1 if training.pace.interval == "step" else training.steps_per_epoch
+    found = []
+    for name, table in _values(training.scheduler, -(-steps // span)):
+        alike: dict[tuple[float, ...], list[int]] = {}
+        for index, column in enumerate(zip(*table, strict=True)):
+            alike.setdefault(column, []).append(index)
+        for column, groups in alike.items():
+            found.append(Course(name, tuple(groups), tuple(column[t // span] for t in range(steps))))
+    return found
+
+
+def follows_metric(scheduler: torch.optim.lr_scheduler.LRScheduler) -> bool:
+    """Whether a schedule, or a part of it, acts on what is measured in the run."""
+    parts = getattr(scheduler, "_schedulers", ())
+    return takes_metric(type(scheduler).step) or any(map(follows_metric, parts))
+
+
+def _values(
+    scheduler: torch.optim.lr_scheduler.LRScheduler, steps: int
+) -> Iterator[tuple[str, list[list[float]]]]:
+    """Hyperparameter -> values of all groups at each step."""
+    if isinstance(scheduler, LRScheduler) and scheduler.is_known:
+        for name, table in scheduler.table(steps).items():
+            yield name, table.tolist()
+        return
+    optimizer = scheduler.optimizer
+    names = place.schedulable(optimizer.defaults)
+    rows = []
+    for _ in range(steps):
+        rows.append([[float(place.read(group, x)) for group in optimizer.param_groups] for x in names])
+        optimizer.step()
+        if not takes_metric(type(scheduler).step):
+            scheduler.step()
+    for name, *column in zip(names, *rows, strict=True):
+        if name == "lr" or any(row != column[0] for row in column):
+            yield name, column
