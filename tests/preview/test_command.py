@@ -41,7 +41,7 @@ def test_every_hyperparameter_is_drawn_and_summed_up() -> None:
     assert re.search(r"[\u2801-\u28ff]{10}", shown), "a line of dots"
     [lr] = [line for line in shown.splitlines() if re.match(r"│ lr ", line)]
     assert "group 0" in lr
-    assert "0.02 at" in lr
+    assert "0.01999 at 12" in lr
     assert max(map(len, shown.splitlines())) <= 100
     assert "\x1b" not in shown
     assert "\x1b" in told("scheduler=onecycle", terminal=True)[0]
