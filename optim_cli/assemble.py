@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from optim_cli.config.check import SUPPLIED, is_total, mistakes
+from optim_cli.config.check import SUPPLIED, averages_in, is_total, mistakes
 from optim_cli.config.mistakes import Mistake
 from optim_cli.config.resolve import plain
 from optim_cli.config.targets import hints_of, kind_of, locate, nested_kinds, plugins_of
@@ -47,7 +47,8 @@ def assemble(values: Mapping[str, Any], device: torch.device) -> Training:
     made: dict[str, Any] = {}
     for group in GROUPS:
         made[group] = _part(group, values, made, device)
-    return Training(**made, device=device)
+    averages = made.pop("averaging")
+    return Training(**made, averages=averages, device=device)
 
 
 def refusals(values: Mapping[str, Any], wrong: Collection[str] = ()) -> list[Mistake]:
@@ -79,6 +80,11 @@ def refusals(values: Mapping[str, Any], wrong: Collection[str] = ()) -> list[Mis
 def _part(group: str, values: Mapping[str, Any], made: Mapping[str, Any], device: torch.device) -> Any:
     """Make one part; KeyError if one that it needs is not there."""
     node, plugins = values[group], plugins_of(values)
+    if group == "averaging":
+        return {
+            name: _make(key, part, plugins, model=made["model"])
+            for name, (key, part) in averages_in(node).items()
+        }
     if not node:
         return None
     if group == "dataset":
@@ -96,8 +102,6 @@ def _part(group: str, values: Mapping[str, Any], made: Mapping[str, Any], device
         trainer, dataset = made["trainer"], made["dataset"]
         steps = trainer.total_steps(dataset.train.num_batches(dataset.batch_size))
         return _make(group, of_run_length(node, steps, plugins), plugins, optimizer=made["optimizer"])
-    if group == "averaging":
-        return _make(group, node, plugins, model=made["model"])
     return _make(group, node, plugins)
 
 
@@ -156,7 +160,7 @@ def _dataset(node: Mapping[str, Any], plugins: Collection[str]) -> Any:
 
 
 def _make(group: str, node: Mapping[str, Any], plugins: Collection[str], **supplied: Any) -> Any:
-    kind = kind_of(group)
+    kind = kind_of(group.partition(".")[0])
     try:
         part = _call(node, (kind,), plugins, supplied)
     except (ValueError, TypeError, OverflowError) as error:

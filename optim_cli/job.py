@@ -20,6 +20,7 @@ from optim_cli.config.targets import plugins_of
 from optim_cli.errors import FAILED, WRONG_CONFIG, ConfigError, user_frames
 from optim_cli.run import run
 from optim_cli.sweep.status import FILE, Status, write_status
+from optim_cli.training.evaluation import prefix_of
 from optim_cli.training.loop import Results
 from optim_cli.training.stop import Stopped, StoppedAtOnce
 
@@ -124,7 +125,9 @@ def _failed(error: BaseException, directory: Path, plugins: list[str]) -> End:
 
 
 def _objective(results: Results) -> float:
-    return results.best.get("val/accuracy", results.final["test/accuracy"])
+    return results.best.get(
+        f"{prefix_of('val', results.best_weights)}/accuracy", results.final["test/accuracy"]
+    )
 
 
 def _remove_empty(directory: Path) -> None:

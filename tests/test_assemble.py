@@ -30,13 +30,13 @@ def test_default_parts(tmp_path: Path) -> None:
     training = parts_of(tmp_path, "averaging=ema", "averaging.decay=0.9")
     assert isinstance(training.optimizer, AdamW)
     assert isinstance(training.scheduler, OneCycleLR)
-    assert isinstance(training.averaging, EMA)
+    assert isinstance(training.averages["averaged"], EMA)
     assert training.scheduler.optimizer is training.optimizer
     parameters = dict(training.model.named_parameters())
     group = training.optimizer.param_groups[0]
     assert [id(x) for x in group["params"]] == [id(x) for x in parameters.values()]
     assert group["param_names"] == list(parameters)
-    averaged = dict(training.averaging.module.named_parameters())
+    averaged = dict(training.averages["averaged"].module.named_parameters())
     assert averaged.keys() == parameters.keys()
     assert all(averaged[x] is not parameters[x] for x in parameters)
     assert [tuple(x.shape) for x in parameters.values()] == [
@@ -56,7 +56,7 @@ def test_values_reach_the_constructors(tmp_path: Path) -> None:
     group = training.optimizer.param_groups[0]
     assert (group["lr"], group["momentum"], group["nesterov"], group["foreach"]) == (0.5, 0.8, True, True)
     assert training.scheduler is None
-    assert training.averaging is None
+    assert not training.averages
 
 
 @pytest.mark.parametrize(

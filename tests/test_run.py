@@ -134,7 +134,7 @@ def test_summary(done: Done) -> None:
 def test_checkpoints(done: Done) -> None:
     last = checkpoint_of(done.directory, "step-00000042.pt")
     assert (last["step"], last["epoch"]) == (42, 2)
-    assert last["averaging"]["n_averaged"] == 42
+    assert last["averages"]["averaged"]["n_averaged"] == 42
     assert last["optimizer"]["state"].keys() == set(range(4))
     assert last["scheduler"]["last_epoch"] == 42
     best = checkpoint_of(done.directory)

@@ -21,7 +21,9 @@ STATUSES: tuple[Status, ...] = get_args(Status)
 def leave_summary(directory: Path, best: dict[str, Any], final: dict[str, Any] | None = None) -> None:
     """The file of a run that has reached its end."""
     directory.mkdir(parents=True, exist_ok=True)
-    values = plain({"final": best if final is None else final, "best": best, "steps": 5})
+    values = plain(
+        {"final": best if final is None else final, "best": best, "best_weights": "model", "steps": 5}
+    )
     (directory / "summary.json").write_text(json.dumps(values), encoding="utf-8")
 
 

@@ -43,9 +43,8 @@ def test_as_a_loop_written_by_hand(name: str, task: Callable[..., Dataset], reco
     trainer = Trainer(
         epochs=2, max_steps=None, evaluate_every=1, measure_every=4, deterministic=False, **LIMITS
     )
-    training = Training(
-        trainer, data, model, OPTIMIZERS[name](model.parameters()), None, EMA(model, 0.9), CPU, recorder
-    )
+    optimizer, averages = OPTIMIZERS[name](model.parameters()), {"averaged": EMA(model, 0.9)}
+    training = Training(trainer, data, model, optimizer, None, averages, CPU, recorder)
     training.fit()
     other = network()
     optimizer, norms = OPTIMIZERS[name](other.parameters()), []
@@ -59,8 +58,7 @@ def test_as_a_loop_written_by_hand(name: str, task: Callable[..., Dataset], reco
             optimizer.step()
             averaged.update_parameters(other)
     assert sum(norm > LIMITS["clip_norm"] for norm in norms) > 2, "choose another limit"
-    assert training.averaging is not None
-    for found, expected in ((model, other), (training.averaging, averaged)):
+    for found, expected in ((model, other), (training.averages["averaged"], averaged)):
         for x, y in zip(found.state_dict().values(), expected.state_dict().values(), strict=True):
             torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-5)
     told = {x[1]: x[3]["train/grad_norm"] for x in recorder.calls if x[0] == "measured"}
@@ -79,12 +77,11 @@ def test_in_a_closure(task: Callable[..., Dataset], recorder: Any) -> None:
 
     trainer = Trainer(1, 5, 1, 1, False, clip_norm=1e-3)
     optimizer = Curious(model.parameters(), {"lr": 0.1})
-    training = Training(trainer, task(), model, optimizer, None, EMA(model, 0.9), CPU, recorder)
+    training = Training(trainer, task(), model, optimizer, None, {"averaged": EMA(model, 0.9)}, CPU, recorder)
     training.fit()
     norms = [float(torch.cat([g.flatten() for g in gradients]).norm()) for gradients in seen]
     assert norms == pytest.approx([1e-3] * 15, rel=1e-3)
-    assert training.averaging is not None
-    assert int(training.averaging.n_averaged) == 5
+    assert int(training.averages["averaged"].n_averaged) == 5
     told = [x[3]["train/grad_norm"] for x in recorder.calls if x[0] == "measured"]
     assert len(told) == 5
     assert min(told) > 1e-2, "as it was before"
