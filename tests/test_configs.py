@@ -14,12 +14,12 @@ import yaml
 from torch import nn
 
 from optim_cli.assemble import assemble, resolve
-from optim_cli.config.check import SUPPLIED
+from optim_cli.config.check import SUPPLIED, averages_in
 from optim_cli.config.targets import kind_of, locate
 from optim_cli.datasets.dataset import Dataset
 from optim_cli.optim import ALGORITHMS
 from optim_cli.optim.lr_scheduler import SCHEDULERS
-from optim_cli.training.averaging import EMA
+from optim_cli.training import averaging
 from optim_cli.training.loop import Training
 from tests.experiments import BESIDE, ROOT, config_of
 
@@ -30,6 +30,7 @@ FILES = {
     if (files := list((CONFIGS / group).rglob("*.yaml")))
 }
 ALL = [(group, choice) for group, choices in FILES.items() for choice in choices]
+AVERAGES = {x.__name__: x for x in (averaging.EMA, averaging.SWA, averaging.Custom)}
 CPU = torch.device("cpu")
 
 # Constructor arguments that stand in no YAML: what the program supplies (SUPPLIED), torch's switches that
@@ -73,6 +74,12 @@ def test_composes_and_becomes_its_part(
     if group != "dataset" and not any(x.startswith("dataset=") for x in beside):
         beside = (*images, *beside)
     training = parts_of(tmp_path, *beside, f"{group}={choice}")
+    if group == "averaging":
+        nodes = {name: node for name, (_, node) in averages_in(values[group]).items()}
+        assert {name: locate(node["_target_"], (kind_of(group),)) for name, node in nodes.items()} == {
+            name: type(average) for name, average in training.averages.items()
+        }
+        return
     part = training.trainer if group == "trainer" else getattr(training, group)
     if not values[group]:
         assert part is None
@@ -93,6 +100,9 @@ def test_file_lists_what_may_be_set(group: str, choice: str) -> None:
     if values is None:
         assert choice == "none"
         return
+    if "defaults" in values:
+        assert values.keys() == {"defaults"}, "it is made of other choices"
+        return
     target = locate(values.pop("_target_"), (kind_of(group),))
     arguments = set(inspect.signature(target).parameters) - LEFT_OUT - set(SUPPLIED[group])
     for name, others in ALTERNATIVES.items():
@@ -102,12 +112,12 @@ def test_file_lists_what_may_be_set(group: str, choice: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("group", "known"), [("optimizer", ALGORITHMS), ("scheduler", SCHEDULERS), ("averaging", {"EMA": EMA})]
+    ("group", "known"), [("optimizer", ALGORITHMS), ("scheduler", SCHEDULERS), ("averaging", AVERAGES)]
 )
 def test_every_class_has_a_file(group: str, known: dict[str, type]) -> None:
     assert known
     contents = [yaml.safe_load(path_of(group, choice).read_text()) for choice in FILES[group]]
-    named = {locate(x["_target_"], (kind_of(group),)) for x in contents if x}
+    named = {locate(x["_target_"], (kind_of(group),)) for x in contents if x and "_target_" in x}
     assert set(known.values()) == named
 
 

@@ -56,7 +56,7 @@ def test_files(done: Done) -> None:
         "metrics.jsonl",
         "summary.json",
         "curves.png",
-        *(f"checkpoints/{x}.pt" for x in ("step-00000021", "step-00000042", "best")),
+        *(f"checkpoints/{x}.pt" for x in ("step-00000021", "step-00000042", "best", "averaged")),
     }
 
 
