@@ -28,7 +28,8 @@ from optim_cli.optim.execution.variant import Variant
 from optim_cli.optim.execution.work import Work
 from optim_cli.optim.execution.zero_dim import ZeroDimStates, stored_dtype
 from optim_cli.optim.optimizer import NATIVE, implementation_of
-from optim_cli.optim.swa_utils import AveragedModel, ExponentialAverage, copy_pairs
+from optim_cli.optim.swa_utils import AveragedModel, ExponentialAverage
+from optim_cli.optim.swa_utils.averaged_model import copy_pairs
 
 if TYPE_CHECKING:
     from optim_cli.optim.execution.fused.kernels import Kernels
@@ -278,9 +279,17 @@ class Fusing(Composition):
                 self._lasting = found
             return found
         averaged, _ = self._averaging
-        weight = 1 - cast(ExponentialAverage, averaged.multi_avg_fn).decay
+        average = cast(ExponentialAverage, averaged.multi_avg_fn)
         return Around(
-            limits.max_norm, values, None, *scaler, self._averages, self._pairs, weight, averaged.n_averaged
+            limits.max_norm,
+            values,
+            None,
+            *scaler,
+            self._averages,
+            self._pairs,
+            1 - average.decay,
+            average.warmup,
+            averaged.n_averaged,
         )
 
     def _repeat(self) -> bool:

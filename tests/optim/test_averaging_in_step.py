@@ -13,6 +13,7 @@ from torch.optim import swa_utils as theirs
 
 from optim_cli.optim import ALGORITHMS
 from optim_cli.optim import swa_utils as ours
+from optim_cli.optim.swa_utils import averaged_model
 from tests.optim.oracle import NAMES, ran
 
 STEPS = 5
@@ -147,9 +148,9 @@ def test_a_count_that_the_host_does_not_read(kind: str, generator: torch.Generat
     averaged, expected = KINDS[kind](ours, model), KINDS[kind](theirs, model)
     for step in range(STEPS):
         change(model, step, generator)
-        for averages, currents in ours._alike(averaged.pairs(model)):
+        for averages, currents in averaged_model._alike(averaged.pairs(model)):
             averaged._begin_or_update(averages, currents)
-        ours.copy_pairs(averaged.copied(model))
+        averaged_model.copy_pairs(averaged.copied(model))
         averaged.n_averaged += 1
         expected.update_parameters(model)
         for (key, x), y in zip(averaged.state_dict().items(), expected.state_dict().values(), strict=True):

@@ -7,6 +7,7 @@ from torch import Tensor
 
 ALIGNMENT = 16  # bytes of the widest access
 REAL = {torch.complex64: torch.float32, torch.complex128: torch.float64}
+DOUBLE = {torch.float64, torch.complex128}
 FLOATING = {torch.float32, torch.float64, torch.bfloat16, torch.float16, *REAL}
 
 
@@ -34,9 +35,12 @@ def ordered_like(x: Tensor, like: Tensor) -> bool:
 
 def mixes(average: Tensor, p: Tensor) -> bool:
     """Whether a kernel that updates a parameter can take it into an average."""
+    # Its arithmetic is float64 for float64 parameters only.
+    loses = average.dtype in DOUBLE and p.dtype not in DOUBLE
     return (
         average.device == p.device
         and average.dtype in FLOATING
+        and not loses
         and average.is_complex() == p.is_complex()
         and ordered_like(average, p)
     )

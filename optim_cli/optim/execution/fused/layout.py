@@ -22,8 +22,9 @@ MAX_NORM = 9
 PROGRAMS = 10  # how many programs the norm has, in all launches of a step
 BLOCKS = 11  # of this table's tensors
 CELL_WORDS = 12  # words of all cells
-HOST_WORDS = 13  # the prologue takes over those before, and writes those after
-WEIGHT_NOW = 13
+WARMUP = 13  # two numbers of the average's warmup
+HOST_WORDS = 15  # the prologue takes over those before, and writes those after
+WEIGHT_NOW = 15
 HEADER = 16
 
 # Words of the reduction's memory, all float64.

@@ -25,6 +25,7 @@ from optim_cli.optim.execution.scalars import Values
 from optim_cli.optim.execution.variant import Variant
 from optim_cli.optim.execution.work import Work
 from optim_cli.optim.execution.zero_dim import stored_dtype
+from optim_cli.optim.swa_utils import Warmup
 
 GRAD = attrgetter("grad")
 ADDRESS = Tensor.data_ptr
@@ -47,6 +48,7 @@ class Around:
         averages: of some parameters, by the parameter's identity.
         pairs: averages and what they are of, whether it steps or not.
         weight: of the newest parameters in their averages.
+        warmup: which gives them more weight in the beginning.
         averaged: the count of averaged steps, on the device.
     """
 
@@ -58,6 +60,7 @@ class Around:
     averages: Mapping[int, Tensor] = field(default_factory=dict)
     pairs: Sequence[tuple[Tensor, Tensor]] = ()
     weight: float = 1.0
+    warmup: Warmup | None = None
     averaged: Tensor | None = None
 
     @property
@@ -75,6 +78,7 @@ class Around:
             self.found_inf is None,
             self.scale is None,
             not self.averages,
+            type(self.warmup),
         )
 
 
@@ -181,6 +185,7 @@ class Plan:
                 unscaled=GRADIENT_FACTOR in variant.program.scalars and self.around.factor is None,
                 normed=self.around.max_norm is not None,
                 averaged=averaged,
+                warmup=type(self.around.warmup) if averaged and self.around.warmup else None,
             )
             self._add(kernels_for(variant, form, device), rows, apart)
         self._reduce()
@@ -348,7 +353,8 @@ class Plan:
         # Kept, where they are copies, until they are read.
         self.scaler = [x if x is None else x.to(self.device, torch.float32) for x in scaler]
         addresses = [0 if x is None else x.data_ptr() for x in (*self.scaler, around.averaged)]
-        header = (*addresses, around.max_norm or 0.0, around.weight)
+        warmup = () if around.warmup is None else around.warmup.numbers
+        header = (*addresses, around.max_norm or 0.0, around.weight, *warmup)
         if header == self.header:
             return
         self.header = header
@@ -358,6 +364,8 @@ class Plan:
                 batch.set_header(word, address)
             batch.set_header_number(layout.MAX_NORM, around.max_norm or 0.0)
             batch.set_header_number(layout.WEIGHT, around.weight)
+            for i, number in enumerate(warmup):
+                batch.set_header_number(layout.WARMUP + i, number)
         averaging = [batch for batch in self.batches if batch.texts.form.averaged]
         for batch in averaging[:1]:
             batch.set_header(layout.ADVANCED, addresses[-1])

@@ -18,6 +18,7 @@ from optim_cli.optim.execution.fused import layout
 from optim_cli.optim.execution.fused.layout import CELL, FIRST_BLOCK, HEADER, LANES, NUMEL, SEARCHED
 from optim_cli.optim.execution.translate import Op, Program, parse
 from optim_cli.optim.execution.vocabulary import WITH_SCALAR
+from optim_cli.optim.swa_utils import Warmup
 
 GRADIENT_FACTOR = "gradient_factor"
 AVERAGE = "average"
@@ -36,6 +37,7 @@ class Form:
         unscaled: whether the prologue starts the gradients' factor, from GradScaler's scale or at 1.
         normed: whether the norm of the gradients makes that factor.
         averaged: whether an average of the parameters follows them.
+        warmup: of that average, which gives its weights from the count on the device.
         block: elements to a program of the update.
     """
 
@@ -47,6 +49,7 @@ class Form:
     unscaled: bool = False
     normed: bool = False
     averaged: bool = False
+    warmup: type[Warmup] | None = None
     block: int = 1024
 
 
@@ -132,6 +135,7 @@ class Texts:
             yield f"                   {layout.NORM}, {layout.PARTIALS}, {form.normed})"
         if form.averaged:
             yield f"        _weight = header_number(_source, {layout.WEIGHT})"
+            yield from _warm_up(form.warmup)
             yield f"        if tl.load(header_address(_source, {layout.AVERAGED}, tl.int64)) == 0:"
             yield "            _weight = tl.full((), 1.0, tl.float64)"
             yield f"        tl.store(_table + {layout.WEIGHT_NOW}, _weight.to(tl.int64, bitcast=True))"
@@ -283,6 +287,20 @@ def _operation(op: Op) -> str:
         case "sign" | "clamp_min" | "clamp_max" | "maximum" | "lerp":
             return f"{name}({', '.join((*x, *([scalar] if scalar is not None else [])))})"
     return f"{x[0]} {symbol} {x[1]}"
+
+
+def _warm_up(warmup: type[Warmup] | None) -> Iterator[str]:
+    """The newest parameters' weight in an average that begins with a smaller decay than its own."""
+    if warmup is None:
+        return
+    count, *numbers = (x.arg for x in _arguments(warmup.formula))
+    [formula] = [x.value for x in parse(warmup.formula)[0].body if isinstance(x, ast.Return)]
+    assert formula is not None
+    renamed = {count: "_averaged", **{x: f"_warmup_{x}" for x in numbers}}
+    yield f"        _averaged = tl.load(header_address(_source, {layout.AVERAGED}, tl.int64)).to(tl.float64)"
+    for i, x in enumerate(numbers):
+        yield f"        {renamed[x]} = header_number(_source, {layout.WARMUP + i})"
+    yield f"        _weight = maximum(_weight, 1 - {_printed(formula, renamed)})"
 
 
 def _arguments(function: Any) -> list[ast.arg]:
