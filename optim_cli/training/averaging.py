@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from optim_cli.optim.lr_scheduler.schedule import Duration, Steps
 from optim_cli.optim.swa_utils import (
     AveragedModel,
+    Warmup,
     get_ema_multi_avg_fn,
     get_swa_multi_avg_fn,
     update_bn,
@@ -61,6 +62,7 @@ class EMA(Average):
         model: the model to average; it is copied.
         decay: weight of the average against the newest weights; 1 / (1 - decay) updates are remembered.
         half_life: instead of a decay, after how many optimizer steps weights count half as much.
+        warmup: with which decay it begins; None begins with the full one.
         start, every: the first step whose weights are taken, and the distance to the next.
         use_buffers: average buffers as well; otherwise they are the newest model's.
         update_bn: measure the statistics of batch normalization anew at the end, over the training set.
@@ -74,6 +76,7 @@ class EMA(Average):
         model: nn.Module,
         decay: Annotated[float, Ge(0), Le(1)] | None = None,
         half_life: Steps | None = None,
+        warmup: Warmup | None = None,
         start: Start = 0,
         every: Steps = 1,
         use_buffers: bool = True,
@@ -86,7 +89,7 @@ class EMA(Average):
         if half_life is not None:
             decay = 0.5 ** (every / half_life)
         assert decay is not None
-        average = get_ema_multi_avg_fn(decay)
+        average = get_ema_multi_avg_fn(decay, warmup=warmup)
         super().__init__(model, start, every, use_buffers, update_bn, multi_avg_fn=average)
 
 
