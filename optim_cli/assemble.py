@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
 import torch
 from omegaconf import DictConfig
+from torch.optim.lr_scheduler import ChainedScheduler, LRScheduler, SequentialLR
 
-from optim_cli.config.check import SUPPLIED, averages_in, is_total, mistakes
+from optim_cli.config.check import SUPPLIED, averages_in, mistakes
+from optim_cli.config.durations import RunLength, counted
 from optim_cli.config.mistakes import Mistake
 from optim_cli.config.resolve import plain
+from optim_cli.config.schedules import AT_THE_TOP, Plan, plan
 from optim_cli.config.targets import hints_of, kind_of, locate, nested_kinds, plugins_of
 from optim_cli.datasets.dataset import Dataset
 from optim_cli.errors import ConfigError, user_frames
 from optim_cli.optim.composition import Composition
+from optim_cli.training.averaging import Average
 from optim_cli.training.loop import Trainer, Training
+from optim_cli.training.scheduling import Pace
 from optim_cli.training.stop import StoppedAtOnce
 
 # Each is made of those before it.
@@ -47,8 +53,12 @@ def assemble(values: Mapping[str, Any], device: torch.device) -> Training:
     made: dict[str, Any] = {}
     for group in GROUPS:
         made[group] = _part(group, values, made, device)
-    averages = made.pop("averaging")
-    return Training(**made, averages=averages, device=device)
+    options = {key: values["scheduler"][key] for key in AT_THE_TOP if key in values["scheduler"]}
+    pace, averages = Pace(**options), made.pop("averaging")
+    for average in averages.values():
+        steps = 1 if pace.interval == "step" else _lengths(made)[1]
+        made["scheduler"] = average.schedule(made["scheduler"], made["optimizer"], steps)
+    return Training(**made, averages=averages, device=device, pace=pace)
 
 
 def refusals(values: Mapping[str, Any], wrong: Collection[str] = ()) -> list[Mistake]:
@@ -68,7 +78,7 @@ def refusals(values: Mapping[str, Any], wrong: Collection[str] = ()) -> list[Mis
         try:
             made[group] = _part(group, values, made, torch.device("cpu"))
         except ConfigError as error:
-            key, what = re.fullmatch(rf"(?s)(?:({group}[\w.]*): )?(.*)", str(error)).groups()  # type: ignore[union-attr]
+            key, what = re.fullmatch(rf"(?s)(?:({group}[\w.\[\]]*): )?(.*)", str(error)).groups()  # type: ignore[union-attr]
             found.append(Mistake(key or group, what))
         except StoppedAtOnce:
             raise
@@ -81,10 +91,7 @@ def _part(group: str, values: Mapping[str, Any], made: Mapping[str, Any], device
     """Make one part; KeyError if one that it needs is not there."""
     node, plugins = values[group], plugins_of(values)
     if group == "averaging":
-        return {
-            name: _make(key, part, plugins, model=made["model"])
-            for name, (key, part) in averages_in(node).items()
-        }
+        return _averages(values, made)
     if not node:
         return None
     if group == "dataset":
@@ -99,10 +106,68 @@ def _part(group: str, values: Mapping[str, Any], made: Mapping[str, Any], device
             _check_gradients(model, optimizer, made.get("trainer"))
         return optimizer
     if group == "scheduler":
-        trainer, dataset = made["trainer"], made["dataset"]
-        steps = trainer.total_steps(dataset.train.num_batches(dataset.batch_size))
-        return _make(group, of_run_length(node, steps, plugins), plugins, optimizer=made["optimizer"])
+        return _schedule(planned(values, *_lengths(made)), made["optimizer"], plugins)
     return _make(group, node, plugins)
+
+
+def planned(values: Mapping[str, Any], steps: int, steps_per_epoch: int) -> Plan:
+    """The scheduler of a config, of a run of that length.
+
+    Args:
+        values: the config, with a scheduler.
+        steps, steps_per_epoch: of the optimizer, in the run and in an epoch.
+    """
+    node = values["scheduler"]
+    return plan(node, RunLength(steps, steps_per_epoch, node.get("interval", "step")), plugins_of(values))
+
+
+def averages_in_steps(
+    values: Mapping[str, Any], steps: int, steps_per_epoch: int
+) -> dict[str, tuple[str, dict[str, Any]]]:
+    """As `averages_in`, with durations as steps of the optimizer; arguments as of `planned`."""
+    run, found = RunLength(steps, steps_per_epoch), {}
+    for name, (key, node) in averages_in(values["averaging"]).items():
+        hints = hints_of(locate(node["_target_"], (kind_of("averaging"),), plugins_of(values)))
+        found[name] = key, counted(node, hints, run)
+    return found
+
+
+def _averages(values: Mapping[str, Any], made: Mapping[str, Any]) -> dict[str, Average]:
+    """Make the averages, by name.
+
+    Raises:
+        ConfigError: one would not take any weights of the run.
+    """
+    steps, per_epoch = _lengths(made)
+    averages: dict[str, Average] = {}
+    for name, (key, node) in averages_in_steps(values, steps, per_epoch).items():
+        average = _make("averaging", node, plugins_of(values), key, model=made["model"])
+        if average.first > steps:
+            raise ConfigError(
+                f"{key}: the first weights would be averaged at step {average.first}, and the run has "
+                f"{steps} steps; lower {key}.start or {key}.every"
+            )
+        averages[name] = average
+    return averages
+
+
+def _lengths(made: Mapping[str, Any]) -> tuple[int, int]:
+    """Steps of the run and of an epoch."""
+    trainer, dataset = made["trainer"], made["dataset"]
+    per_epoch = dataset.train.num_batches(dataset.batch_size)
+    return trainer.total_steps(per_epoch), per_epoch
+
+
+def _schedule(plan: Plan, optimizer: torch.optim.Optimizer, plugins: Collection[str]) -> LRScheduler:
+    """Make a schedule, its parts first."""
+    if plan.values is not None:
+        made: LRScheduler = _make("scheduler", plan.values, plugins, plan.key, optimizer=optimizer)
+        return made
+    parts = [_schedule(part, optimizer, plugins) for part in plan.parts]
+    with _refusing(plan.key, plugins):
+        if plan.form == "chain":
+            return ChainedScheduler(parts, optimizer)
+        return SequentialLR(optimizer, parts, plan.milestones)
 
 
 def _sizes(dataset: Dataset, node: Mapping[str, Any], plugins: Collection[str]) -> dict[str, Any]:
@@ -159,18 +224,26 @@ def _dataset(node: Mapping[str, Any], plugins: Collection[str]) -> Any:
     return _newest[0][1]
 
 
-def _make(group: str, node: Mapping[str, Any], plugins: Collection[str], **supplied: Any) -> Any:
-    kind = kind_of(group.partition(".")[0])
-    try:
+def _make(
+    group: str, node: Mapping[str, Any], plugins: Collection[str], key: str = "", **supplied: Any
+) -> Any:
+    kind, key = kind_of(group), key or group
+    with _refusing(key, plugins):
         part = _call(node, (kind,), plugins, supplied)
-    except (ValueError, TypeError, OverflowError) as error:
-        # What a constructor refuses with these is a value; anything else is a defect of the program.
-        frames = "".join(f"\n{x}" for x in user_frames(error, plugins))
-        raise ConfigError(f"{group}: {error}{frames}") from error
     if not isinstance(part, kind):
         made = f"{node['_target_']} made a {type(part).__name__}, not a {kind.__name__}"
-        raise ConfigError(f"{group}._target_: {made}")
+        raise ConfigError(f"{key}._target_: {made}")
     return part
+
+
+@contextmanager
+def _refusing(key: str, plugins: Collection[str]) -> Iterator[None]:
+    """What a constructor refuses with these is a value; anything else is a defect of the program."""
+    try:
+        yield
+    except (ValueError, TypeError, OverflowError) as error:
+        frames = "".join(f"\n{x}" for x in user_frames(error, plugins))
+        raise ConfigError(f"{key}: {error}{frames}") from error
 
 
 def _call(
@@ -187,11 +260,3 @@ def _call(
         if key != "_target_"
     }
     return target(**arguments, **{key: value for key, value in supplied.items() if key in parameters})
-
-
-def of_run_length(node: Mapping[str, Any], steps: int, plugins: Collection[str] = ()) -> dict[str, Any]:
-    """Lengths in steps that are left open become the length of the run."""
-    hints = hints_of(locate(node["_target_"], (kind_of("scheduler"),), plugins))
-    return {
-        key: steps if value is None and is_total(hints.get(key)) else value for key, value in node.items()
-    }

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from optim_cli.assemble import of_run_length
+from optim_cli.assemble import averages_in_steps, planned
 from optim_cli.config.saved import command
-from optim_cli.config.targets import plugins_of
 from optim_cli.errors import ConfigError
 from optim_cli.run_folder import RunFolder
 from optim_cli.tracking.json_lines import cut
@@ -44,7 +43,7 @@ def take_up(training: Training, folder: RunFolder, values: Mapping[str, Any], no
         note("no checkpoint yet: starting from the beginning")
     else:
         _check_length(state, training)
-        _check_schedule(state, training, before, values)
+        _check_plans(state, training, before, values)
         try:
             training.load_state_dict(state)
         except (RuntimeError, ValueError, KeyError) as error:
@@ -89,18 +88,25 @@ def _check_length(state: Mapping[str, Any], training: Training) -> None:
         )
 
 
-def _check_schedule(
+def _check_plans(
     state: Mapping[str, Any], training: Training, before: Mapping[str, Any], values: Mapping[str, Any]
 ) -> None:
-    """Refuse another length of the run where the schedule took its own from it."""
-    if not values["scheduler"]:
-        return
-    plugins = plugins_of(values)
-    planned = of_run_length(before["scheduler"], state["total_steps"], plugins)
-    for key, length in of_run_length(values["scheduler"], training.total_steps, plugins).items():
-        if length != planned[key]:
+    """Refuse another length of the run where schedule or averaging took theirs from it."""
+    was = _numbers(before, state["total_steps"], state["steps_per_epoch"])
+    for key, number in _numbers(values, training.total_steps, training.steps_per_epoch).items():
+        if number != was.get(key, number):
+            old = str(was[key]).replace(" ", "")
             raise ConfigError(
-                f"scheduler.{key}: the learning rate was planned for {planned[key]} steps and cannot be "
-                f"planned anew for {length}; keep the length of the run, or the plan with "
-                f"scheduler.{key}={planned[key]}"
+                f"{key}: it was planned for {old} and cannot be planned anew for {number}; keep the length "
+                f"of the run, or the plan with {key}={old}"
             )
+
+
+def _numbers(values: Mapping[str, Any], steps: int, steps_per_epoch: int) -> dict[str, Any]:
+    """Whole key -> value of what may depend on the length of the run."""
+    found: dict[str, Any] = {}
+    if values["scheduler"]:
+        found |= planned(values, steps, steps_per_epoch).numbers()
+    for key, averaging in averages_in_steps(values, steps, steps_per_epoch).values():
+        found |= {f"{key}.{name}": value for name, value in averaging.items()}
+    return found

@@ -13,9 +13,12 @@ from annotated_types import Ge, Lt
 from pydantic import ConfigDict, ValidationError, create_model
 
 from optim_cli.config.describe import PACKAGE, describe, element
+from optim_cli.config.durations import is_counted, is_total, stand_in
 from optim_cli.config.mistakes import Mistake, unknown_key
+from optim_cli.config.schedules import AT_THE_TOP, FORMS, OF_A_STAGE, parts_of
 from optim_cli.config.targets import hints_of, is_there, kind_of, locate, nested_kinds, plugins_of
 from optim_cli.errors import user_frames
+from optim_cli.optim.lr_scheduler.schedule import Steps
 
 # Parameters that are not for a config: the program supplies them, or they make no sense in a run
 # (`implementation` says what `foreach` and `fused` say).
@@ -54,11 +57,50 @@ def mistakes(config: Mapping[str, Any]) -> list[Mistake]:
         if not isinstance(node, Mapping) or not (node or group in MAY_BE_NONE):
             given = "null" if node is None else repr(node)
             found.append(Mistake(group, f"{given} is no choice; choose one with {group}=CHOICE"))
+        elif group == "scheduler" and node:
+            found += _mistakes_in_schedule(node, group, AT_THE_TOP, plugins)
         elif group == "averaging":
             for key, part in averages_in(node).values():
                 found += _mistakes_in(part, f"{key}.", (kind_of(group),), supplied, plugins)
         elif node:
             found += _mistakes_in(node, f"{group}.", (kind_of(group),), supplied, plugins)
+    return found
+
+
+def _mistakes_in_schedule(
+    node: Mapping[str, Any], key: str, beside: Mapping[str, Any], plugins: Collection[str]
+) -> list[Mistake]:
+    """What is wrong with a single schedule, a chain or a sequence.
+
+    Args:
+        beside: keys that are not the schedule's own -> type, default.
+    """
+    found = _unlike(beside, {x: y for x, y in node.items() if x in beside}, f"{key}.")
+    own = {x: y for x, y in node.items() if x not in beside}
+    forms = [x for x in ("_target_", *FORMS) if x in own]
+    if len(forms) > 1:
+        return [*found, Mistake(key, f"has {' and '.join(forms)}; a schedule is one of them")]
+    if forms in ([], ["_target_"]):
+        return found + _mistakes_in(
+            own, f"{key}.", (kind_of("scheduler"),), SUPPLIED["scheduler"], plugins, beside
+        )
+    [form] = forms
+    found += [unknown_key(f"{key}.{x}", (form, *beside)) for x in own if x != form]
+    if not isinstance(own[form], Mapping | list) or not own[form]:
+        allowed = "schedules by name, or a list of schedules"
+        return [*found, Mistake(f"{key}.{form}", f"{_shown(own[form])} is not allowed; allowed: {allowed}")]
+    *before_the_last, _ = parts = parts_of(own, key)
+    for at, part in parts.items():
+        if not isinstance(part, Mapping):
+            allowed = "a mapping with _target_, chain or sequence"
+            found.append(Mistake(at, f"{_shown(part)} is not allowed; allowed: {allowed}"))
+            continue
+        found += _mistakes_in_schedule(part, at, OF_A_STAGE if form == "sequence" else {}, plugins)
+        if form == "sequence" and at in before_the_last and part.get("length") is None:
+            allowed = describe(Steps)
+            found.append(
+                Mistake(f"{at}.length", f"missing; allowed: {allowed}; the last part may go without")
+            )
     return found
 
 
@@ -68,7 +110,15 @@ def _mistakes_in(
     kinds: Collection[type],
     supplied: Collection[str],
     plugins: Collection[str],
+    beside: Collection[str] = (),
 ) -> list[Mistake]:
+    """What is wrong with a node that a `_target_` makes something of.
+
+    Args:
+        kinds: classes, one of which it must make.
+        supplied: parameters that are not for the config.
+        beside: what to suggest for an unknown key besides the parameters.
+    """
     try:
         target = locate(node.get("_target_"), kinds, plugins)
     except ValueError as error:
@@ -106,7 +156,7 @@ def _mistakes_in(
         ]
         found += [Mistake(prefix + key, "weights are not fetched") for key in passed_on if key in FETCHING]
         fields |= dict.fromkeys(passed_on, (Any, ...))
-    return found + _unlike(fields, values, prefix)
+    return found + _unlike(fields, values, prefix, (*fields, *beside))
 
 
 def averages_in(node: Mapping[str, Any]) -> dict[str, tuple[str, Mapping[str, Any]]]:
@@ -127,15 +177,6 @@ def calls(value: Any) -> bool:
     if isinstance(value, Mapping):
         return "_target_" in value or any(map(calls, value.values()))
     return isinstance(value, list) and any(map(calls, value))
-
-
-def is_total(hint: Any) -> bool:
-    """Whether a parameter is the length of a schedule, so that the run's length is its natural value."""
-    from optim_cli.optim.lr_scheduler.schedule import Duration
-
-    return Duration(total=True) in getattr(hint, "__metadata__", ()) or any(
-        is_total(part) for part in getattr(hint, "__args__", ()) if part is not hint
-    )
 
 
 def _unlike(
@@ -160,7 +201,13 @@ def _unlike(
     positions = {name: number for number, name in numbered.items()}
     found = [unknown_key(f"{prefix}{key}", known or positions) for key in values if key not in positions]
     try:
-        model(**{positions[key]: value for key, value in values.items() if key in positions})
+        model(
+            **{
+                positions[key]: stand_in(value) if is_counted(fields[key][0]) else value
+                for key, value in values.items()
+                if key in positions
+            }
+        )
     except ValidationError as error:
         told: dict[str, Mistake] = {}
         for problem in error.errors(include_url=False):

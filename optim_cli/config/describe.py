@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt, Predicate
 
+from optim_cli.config import durations
+
 NAMES = {int: "an integer", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
 PACKAGE = Predicate(str.isidentifier)
 BOUNDS = {
@@ -30,7 +32,10 @@ def describe(hint: Any) -> str:
             for kind, (name, words) in BOUNDS.items()
             if isinstance(mark, kind)
         ]
-        return " ".join([describe(arguments[0]), " and ".join(bounds)]).strip()
+        counted = durations.is_counted(hint)
+        named = "a whole number" if counted else describe(arguments[0])
+        words = " ".join([named, " and ".join(bounds)]).strip()
+        return f"{words}, or {durations.WORDS}" if counted else words
     if origin is Literal:
         return " or ".join(repr(x) for x in arguments)
     if origin is tuple and Ellipsis not in arguments:

@@ -14,6 +14,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from optim_cli.config.durations import is_duration
 from optim_cli.config.files import read_text, read_tree, why_unreadable
 from optim_cli.config.mistakes import Mistake
 from optim_cli.config.targets import KINDS
@@ -23,6 +24,8 @@ CHANGEABLE = (
     *("trainer.epochs", "trainer.max_steps", "trainer.evaluate_every", "trainer.measure_every"),
     *("device", "dataset.root", "dataset.download", "dataset.workers"),
 )
+# Groups in which durations may be.
+PLANNED = ("scheduler", "averaging")
 
 
 @dataclass(frozen=True)
@@ -93,8 +96,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Mistake]
         if left.get(key, missing) != right.get(key, missing)
         and key not in CHANGEABLE
         and key.partition(".")[0] not in rechosen
-        # A length that the run's filled in may be given; the checkpoint knows what it was.
-        and not (key.startswith("scheduler.") and left.get(key, missing) is None)
+        and not (key.partition(".")[0] in PLANNED and _is_open(left.get(key, missing)))
     ]
 
 
@@ -119,6 +121,11 @@ def _target(node: Any) -> str:
 
 def _changed(old: str, new: str) -> str:
     return f"was {old}, is now {new}; a run goes on with what it began with"
+
+
+def _is_open(value: Any) -> bool:
+    """Whether the run's length made a number of a value; the checkpoint knows which."""
+    return value is None or is_duration(value) or (isinstance(value, list) and any(map(_is_open, value)))
 
 
 def _leaves(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:

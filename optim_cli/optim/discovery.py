@@ -10,12 +10,12 @@ from typing import Any
 
 
 def discover(package: str, path: Iterable[str], base: type[Any]) -> dict[str, type[Any]]:
-    """Subclasses of `base` defined in the modules of a package, by name."""
+    """Public subclasses of `base` defined in the modules of a package, by name."""
     found = {}
     for module in pkgutil.iter_modules(path):
         namespace = vars(import_module(f"{package}.{module.name}"))
         for name, value in namespace.items():
             own = inspect.isclass(value) and value.__module__ == namespace["__name__"]
-            if own and issubclass(value, base) and value is not base:
+            if own and issubclass(value, base) and value is not base and not name.startswith("_"):
                 found[name] = value
     return found

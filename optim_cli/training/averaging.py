@@ -7,8 +7,13 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
+from optim_cli.optim.lr_scheduler.constant import ConstantLR
+from optim_cli.optim.lr_scheduler.parts import SequentialLR
 from optim_cli.optim.lr_scheduler.schedule import Duration, Steps
+from optim_cli.optim.lr_scheduler.swa import SWALR
 from optim_cli.optim.swa_utils import (
     AveragedModel,
     Warmup,
@@ -41,9 +46,24 @@ class Average(AveragedModel):
         super().__init__(model, use_buffers=use_buffers, **options)
         self.start, self.every, self.update_bn = start, every, update_bn
 
+    @property
+    def first(self) -> int:
+        """The first step whose weights are taken."""
+        return self.start or self.every
+
     def is_due(self, step: int) -> bool:
         """Whether the weights after a step, which count from 1, are taken into the average."""
         return step >= self.start and (step - self.start) % self.every == 0
+
+    def schedule(self, scheduler: LRScheduler | None, optimizer: Optimizer, steps: int) -> LRScheduler | None:
+        """The schedule of a run with this average.
+
+        Args:
+            scheduler: that of the run without it; None for a constant rate.
+            optimizer: whose values it sets.
+            steps: how many of the optimizer make one of the scheduler.
+        """
+        return scheduler
 
     def finish(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Do what is left to do after the last step, before the average is used.
@@ -121,6 +141,14 @@ class SWA(Average):
     ) -> None:
         super().__init__(model, start, every, use_buffers, update_bn, multi_avg_fn=get_swa_multi_avg_fn())
         self.swa_lr, self.anneal, self.anneal_strategy = swa_lr, anneal, anneal_strategy
+
+    def schedule(self, scheduler: LRScheduler | None, optimizer: Optimizer, steps: int) -> LRScheduler | None:
+        """The run's own until `start`, then on the way to `swa_lr`, if there is one."""
+        if self.swa_lr is None:
+            return scheduler
+        before = scheduler or ConstantLR(optimizer, factor=1.0)
+        after = SWALR(optimizer, self.swa_lr, max(self.anneal // steps, 1), self.anneal_strategy)
+        return SequentialLR(optimizer, [before, after], [self.start // steps])
 
 
 class Custom(Average):

@@ -21,6 +21,7 @@ from optim_cli.training.evaluation import MODEL, evaluate, merit, prefix_of
 from optim_cli.training.events import Metrics, Observer
 from optim_cli.training.meter import EpochMeter
 from optim_cli.training.randomness import random_state, set_random_state, undisturbed
+from optim_cli.training.scheduling import Pace
 from optim_cli.training.step import step_of
 from optim_cli.training.stop import Stopped, StopRequest, listening
 
@@ -83,6 +84,7 @@ class Training:
         averages: of the weights, by name; metrics of `averaged` are called val_averaged/...
         checkpoints: None writes none.
         stop: whether to stop before the end.
+        pace: when the scheduler goes on.
         step, epoch: steps done, and the epoch of the last one; both count from 1.
         latest, evaluated: training and validation metrics of the last evaluation, and its step.
         best, best_step, best_weights: those of the best one, and which weights were the best then.
@@ -101,6 +103,7 @@ class Training:
     observer: Observer = field(default_factory=Observer)
     checkpoints: Checkpoints | None = None
     stop: StopRequest = field(default_factory=StopRequest)
+    pace: Pace = field(default_factory=Pace)
     step: int = 0
     epoch: int = 0
     latest: Metrics = field(default_factory=dict)
@@ -164,7 +167,8 @@ class Training:
         Raises:
             Stopped: after a step, on request.
         """
-        first = self.step - (self.epoch - 1) * self.steps_per_epoch
+        steps_per_epoch = self.steps_per_epoch
+        first = self.step - (self.epoch - 1) * steps_per_epoch
         if first == 0:
             self.epoch_meter = EpochMeter(self.device, self._tell)
         model, optimizer, around, stop = self.model, self.optimizer, self.around, self.stop
@@ -180,7 +184,7 @@ class Training:
                 rate = float(optimizer.param_groups[0]["lr"])
                 self.epoch_meter.measure(self.step, rate, around.grad_norm)
             if self.scheduler is not None:
-                self.scheduler.step()
+                self.pace.after_step(self.scheduler, self.step, steps_per_epoch)
             self.observer.stepped(self.step, self.epoch)
             if stop.signum is not None:
                 raise Stopped(self.step, total, stop.signum)
@@ -207,6 +211,8 @@ class Training:
         if self.dataset.val is not None:
             metrics |= self._metrics_on(self.dataset.val, "val")
         self.observer.evaluated(self.step, self.epoch, metrics)
+        if self.scheduler is not None:
+            self.pace.after_evaluation(self.scheduler, metrics)
         weights = self._best_weights(metrics)
         is_best = self._is_best(metrics, weights)
         self.latest, self.evaluated = metrics, self.step
@@ -294,6 +300,7 @@ class Training:
             "random": random_state(),
             "epoch_sums": self.epoch_meter.state(),
             "total_steps": self.total_steps,
+            "steps_per_epoch": self.steps_per_epoch,
             "seconds": perf_counter() - self.started,
         } | {name: getattr(self, name) for name in POSITION}
 

@@ -13,8 +13,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from optim_cli.assemble import assemble, resolve
-from optim_cli.config.check import is_total, mistakes
-from optim_cli.config.targets import hints_of, kind_of, locate
+from optim_cli.config.check import mistakes
 from optim_cli.errors import ConfigError
 from optim_cli.optim import ALGORITHMS
 from tests.experiments import config_of, nested
@@ -100,6 +99,13 @@ WRONG: list[tuple[str, Any, tuple[str, ...]]] = [
     ("trainer.clip_value", True, ("True", "a number greater than 0 or null")),
     ("scheduler.pct_start", 1.5, ("1.5", "less than or equal to 1")),
     ("scheduler.total_steps", 0, ("0", "greater than or equal to 1")),
+    ("scheduler.total_steps", "0%", ("'0%'", "greater than or equal to 1")),
+    (
+        "scheduler.total_steps",
+        "5 epocks",
+        ("'5 epocks'", "a whole number", "or text such as '500 steps', '5 epochs', '10%'"),
+    ),
+    ("scheduler.pct_start", "10%", ("'10%'", "allowed: a number")),
     ("averaging.decay", 2, ("2", "less than or equal to 1")),
     ("seed", -1, ("-1", "greater than or equal to 0")),
     ("seed", 2**64, ("less than 9223372036854775808",)),
@@ -184,7 +190,7 @@ def test_right_values_pass(default: dict[str, Any]) -> None:
     right: dict[str, Any] = {
         "optimizer.lr": 1,  # an integer is a number
         "optimizer.betas": [0, 0.5],
-        "scheduler.total_steps": 10,
+        "scheduler.total_steps": "99.5 %",
         "scheduler.max_lr": [0.1],
         "trainer.max_steps": None,
         "model.hidden": [],
@@ -224,13 +230,6 @@ def test_resolve_tells_all() -> None:
 def test_what_does_not_resolve(override: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         resolve(config_of(override))
-
-
-def test_durations() -> None:
-    hints = hints_of(locate("optim_cli.optim.lr_scheduler.OneCycleLR", (kind_of("scheduler"),)))
-    assert {name for name, hint in hints.items() if is_total(hint)} == {"total_steps"}
-    hints = hints_of(locate("optim_cli.optim.lr_scheduler.CosineAnnealingLR", (kind_of("scheduler"),)))
-    assert {name for name, hint in hints.items() if is_total(hint)} == {"T_max"}
 
 
 # Values that people and programs write where others are wanted; small enough for a part to be made of them.

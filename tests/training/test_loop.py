@@ -97,7 +97,7 @@ def test_as_a_loop_written_by_hand(task: Task, recorder: Any) -> None:
     told = [x for x in recorder.calls if x[0] == "measured"]
     assert [x[1] for x in told] == [3, 6, 9, 12, 15, 18, 21]
     assert told[0][3]["train/loss"] == pytest.approx(sum(losses[:3]) / 3, rel=1e-6)
-    rates = [CosineAnnealingLR(SGD(model.parameters(), lr=0.1), T_max=22).value(t, 0) for t in range(22)]
+    rates = CosineAnnealingLR(SGD(model.parameters(), lr=0.1), T_max=22).table(22)["lr"].flatten().tolist()
     assert [x[3]["lr"] for x in told] == pytest.approx([rates[x[1] - 1] for x in told])
 
 

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le
 from torch.optim import Optimizer
 
-from optim_cli.optim.lr_scheduler.schedule import LRScheduler, Total, per_group
+from optim_cli.optim.lr_scheduler.momentum import begin, momentum_of
+from optim_cli.optim.lr_scheduler.schedule import Affine, LRScheduler, Total, per_group
 
 Rate = Annotated[float, Ge(0)]
 
@@ -20,7 +21,7 @@ class OneCycleLR(LRScheduler):
     Smith & Topin, "Super-Convergence", arXiv 1708.07120.
 
     Args:
-        optimizer: the optimizer whose rates (and momentum or beta1) are set.
+        optimizer: the optimizer whose values (and momentum or beta1) are set.
         max_lr: the peak, one or one per parameter group.
         total_steps: length of the cycle; or give `epochs` and `steps_per_epoch`.
         epochs: epochs to train.
@@ -34,6 +35,7 @@ class OneCycleLR(LRScheduler):
         final_div_factor: the last rate is the first one over `final_div_factor`.
         three_phase: come down to the first rate as fast as it rose, then go on to the last.
         last_epoch: the step to resume after, -1 for a fresh start.
+        hyperparameter: what is scheduled; momentum is mirrored against the learning rate only.
 
     Raises:
         ValueError: a value outside its range, or neither form of length given.
@@ -57,7 +59,10 @@ class OneCycleLR(LRScheduler):
         final_div_factor: Annotated[float, Gt(0)] = 1e4,
         three_phase: bool = False,
         last_epoch: int = -1,
+        *,
+        hyperparameter: str = "lr",
     ) -> None:
+        self._attach(optimizer, hyperparameter)
         self.total_steps = _length(total_steps, epochs, steps_per_epoch)
         if not isinstance(pct_start, float | int) or not 0 <= pct_start <= 1:
             raise ValueError(f"Expected float between 0 and 1 pct_start, but got {pct_start}")
@@ -66,26 +71,31 @@ class OneCycleLR(LRScheduler):
                 f"anneal_strategy must be one of 'cos' or 'linear', instead got {anneal_strategy}"
             )
         self._anneal_func_type = anneal_strategy
-        self._schedule_phases = _phases(self.total_steps, pct_start, three_phase)
-        self.cycle_momentum = cycle_momentum and bool({"momentum", "betas"} & optimizer.defaults.keys())
+        self._schedule_phases = _phases(hyperparameter, self.total_steps, pct_start, three_phase)
+        momentum = momentum_of(optimizer) if cycle_momentum and hyperparameter == "lr" else None
+        self.cycle_momentum = momentum is not None
         groups = optimizer.param_groups
         if last_epoch == -1:
             for group, peak in zip(groups, per_group("max_lr", max_lr, len(groups)), strict=True):
-                group["initial_lr"] = peak / div_factor
-                group["max_lr"] = peak
-                group["min_lr"] = group["initial_lr"] / final_div_factor
-        if self.cycle_momentum:
-            self.use_beta1 = "betas" in optimizer.defaults
+                first = peak / div_factor
+                group[f"initial_{hyperparameter}"] = first
+                group[f"max_{hyperparameter}"] = peak
+                group[f"min_{hyperparameter}"] = first / final_div_factor
+        if momentum is not None:
+            self.use_beta1 = momentum != "momentum"
             if last_epoch == -1:
-                highest = per_group("max_momentum", max_momentum, len(groups))
-                lowest = per_group("base_momentum", base_momentum, len(groups))
-                for group, high, low in zip(groups, highest, lowest, strict=True):
-                    group["max_momentum"], group["base_momentum"] = high, low
-        super().__init__(optimizer, last_epoch)
+                begin(optimizer, momentum, base_momentum, max_momentum)
+        super().__init__(optimizer, last_epoch, hyperparameter=hyperparameter)
 
-    def affine(self, t: int, index: int) -> tuple[float, float]:
-        """The rate itself: nothing of the rate before enters."""
-        return 0.0, self._at(t, self.optimizer.param_groups[index], "lr")
+    def affine(self, t: int) -> Affine:
+        """The value itself."""
+        return 0.0, self._at(t, "lr")
+
+    def companions(self, t: int) -> dict[str, Affine]:
+        """The momentum, lowest at the peak of the rate."""
+        if not self.cycle_momentum:
+            return {}
+        return {"betas.0" if self.use_beta1 else "momentum": (0.0, self._at(t, "momentum"))}
 
     def step(self, epoch: int | None = None) -> None:
         """Set rate and momentum of the next step; past the end, hold the last and warn once."""
@@ -96,30 +106,23 @@ class OneCycleLR(LRScheduler):
                 f"{self.total_steps} steps; the last rate is held",
                 stacklevel=2,
             )
-        if self.cycle_momentum:
-            for group in self.optimizer.param_groups:
-                momentum = self._at(self.last_epoch, group, "momentum")
-                if self.use_beta1:
-                    group["betas"] = (momentum, *group["betas"][1:])
-                else:
-                    group["momentum"] = momentum
 
-    def _at(self, t: int, group: dict[str, Any], what: str) -> float:
+    def _at(self, t: int, what: str) -> list[float]:
+        """Rate or momentum of every group."""
         t = min(t, self.total_steps - 1)
         start = 0.0
-        for phase in self._schedule_phases:
-            end = phase["end_step"]
-            if t <= end or phase is self._schedule_phases[-1]:
-                # A phase of no length (a cycle of one step) is at its end.
-                progress = (t - start) / (end - start) if end > start else 1.0
-                return self._anneal(group[phase[f"start_{what}"]], group[phase[f"end_{what}"]], progress)
-            start = end
-        raise AssertionError("a cycle without phases")
-
-    def _anneal(self, start: float, end: float, progress: float) -> float:
-        if self._anneal_func_type == "linear":
-            return (end - start) * progress + start
-        return end + (start - end) / 2.0 * (cos(pi * progress) + 1)
+        for phase in self._schedule_phases[:-1]:
+            if t <= phase["end_step"]:
+                break
+            start = phase["end_step"]
+        else:
+            phase = self._schedule_phases[-1]
+        # A phase of no length (a cycle of one step) is at its end.
+        length = phase["end_step"] - start
+        progress = (t - start) / length if length > 0 else 1.0
+        left = 1 - progress if self._anneal_func_type == "linear" else (cos(pi * progress) + 1) / 2
+        first, last = phase[f"start_{what}"], phase[f"end_{what}"]
+        return [group[last] + (group[first] - group[last]) * left for group in self.optimizer.param_groups]
 
 
 def _length(total_steps: int | None, epochs: int | None, steps_per_epoch: int | None) -> int:
@@ -135,15 +138,16 @@ def _length(total_steps: int | None, epochs: int | None, steps_per_epoch: int | 
     return epochs * steps_per_epoch
 
 
-def _phases(total_steps: int, pct_start: float, three_phase: bool) -> list[dict[str, Any]]:
+def _phases(name: str, total_steps: int, pct_start: float, three_phase: bool) -> list[dict[str, Any]]:
     """The ramps, under torch's names, which its checkpoints hold: rate and momentum at both ends."""
+    first, peak, least = f"initial_{name}", f"max_{name}", f"min_{name}"
     rise = pct_start * total_steps - 1
     last = total_steps - 1
-    up = (rise, "initial_lr", "max_lr", "max_momentum", "base_momentum")
+    up = (rise, first, peak, "max_momentum", "base_momentum")
     if three_phase:
-        back = (2 * rise, "max_lr", "initial_lr", "base_momentum", "max_momentum")
-        ramps = [up, back, (last, "initial_lr", "min_lr", "max_momentum", "max_momentum")]
+        back = (2 * rise, peak, first, "base_momentum", "max_momentum")
+        ramps = [up, back, (last, first, least, "max_momentum", "max_momentum")]
     else:
-        ramps = [up, (last, "max_lr", "min_lr", "base_momentum", "max_momentum")]
+        ramps = [up, (last, peak, least, "base_momentum", "max_momentum")]
     keys = ("end_step", "start_lr", "end_lr", "start_momentum", "end_momentum")
     return [dict(zip(keys, ramp, strict=True)) for ramp in ramps]

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import warnings
-from abc import abstractmethod
+import weakref
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import wraps
+from itertools import repeat
 from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge
 from torch import Tensor
+from torch.optim import Optimizer
+
+from optim_cli.optim.lr_scheduler import place
+
+# A number for all parameter groups, or one for each.
+Numbers = float | Sequence[float | Tensor]
+# (a_t, b_t): what turns the value of one step into that of the next.
+Affine = tuple[Numbers, Numbers]
 
 
 @dataclass(frozen=True)
@@ -28,42 +39,97 @@ Total = Annotated[int, Ge(1), Duration(total=True)]
 
 
 class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
-    """Sets `lr_t = a_t * lr_(t-1) + b_t` in every parameter group at each step t.
+    """Sets `x_t = a_t * x_(t-1) + b_t` in every parameter group at each step t; x is the learning rate.
 
-    A subclass gives (a_t, b_t). `step` applies them to the rate it finds, so that a rate changed by
-    hand in between behaves as in torch. A schedule that sets rates outright has a_t = 0.
+    A subclass gives (a_t, b_t) as a function of t alone. `step` applies them to the value it finds, so that
+    one changed by hand in between behaves as in torch; `table` composes them. A schedule that sets values
+    outright has a_t = 0. Subclasses may define `get_lr` instead, as torch's do: they have no table.
 
     Args:
-        optimizer: the optimizer whose rates are set; any torch.optim.Optimizer.
+        optimizer: the optimizer whose values are set; any torch.optim.Optimizer.
         last_epoch: the step to resume after, -1 for a fresh start.
+        hyperparameter: what is scheduled: `lr`, or another number in the groups, such as `weight_decay`,
+            `momentum` or `betas.0`.
 
     Raises:
         TypeError: `optimizer` is not an optimizer.
-        KeyError: `last_epoch` is given and a group has no `initial_lr`.
+        KeyError: `last_epoch` is given and a group has no `initial_lr` (`initial_<hyperparameter>`).
+        ValueError: a group has no such hyperparameter.
     """
 
-    # Whether a fresh start sets the rates too; otherwise the optimizer's own are the first ones.
+    # Whether values are set whatever they were before.
     outright = False
+    # As an attribute of the object only where it is another one: a state_dict has the keys of torch's.
+    hyperparameter = "lr"
 
-    @abstractmethod
-    def affine(self, t: int, index: int) -> tuple[float, float]:
-        """(a_t, b_t) for step t >= 0 and the parameter group at `index`."""
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1, *, hyperparameter: str = "lr") -> None:
+        self._attach(optimizer, hyperparameter)
+        initial = f"initial_{hyperparameter}"
+        for index, group in enumerate(optimizer.param_groups):
+            if last_epoch == -1:
+                group.setdefault(initial, place.copied(place.read(group, hyperparameter)))
+            elif initial not in group:
+                raise KeyError(
+                    f"param {initial!r} is not specified in param_groups[{index}] when resuming scheduler "
+                    "with last_epoch >= 0; load the optimizer's state before, or leave last_epoch at -1"
+                )
+        self.base_lrs = [place.copied(group[initial]) for group in optimizer.param_groups]
+        self.last_epoch = last_epoch
+        _note_steps(optimizer)
+        self._initial_step()
 
-    def value(self, t: int, index: int) -> float:
-        """The rate at step t of a schedule left to itself, from its start."""
-        rate = float(self.base_lrs[index])
-        for i in range(0 if self.outright else 1, t + 1):
-            a, b = self.affine(i, index)
-            rate = a * rate + b
-        return rate
+    def _attach(self, optimizer: Optimizer, hyperparameter: str) -> None:
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"{type(optimizer).__name__} is not an Optimizer")
+        self.optimizer = optimizer
+        if hyperparameter != "lr":
+            place.check(optimizer, hyperparameter)
+            self.hyperparameter = hyperparameter
+
+    def affine(self, t: int) -> Affine:
+        """(a_t, b_t) for step t >= 0, each a number or one for each parameter group; (1, 0) keeps values.
+
+        Raises:
+            TypeError: the schedule is not given in this way.
+        """
+        raise TypeError(f"{type(self).__name__} does not say its values beforehand; only steps show them")
+
+    def companions(self, t: int) -> dict[str, Affine]:
+        """The same for hyperparameters that go along with the scheduled one, such as a cycled momentum."""
+        return {}
+
+    def coefficients(self, t: int) -> dict[str, Affine]:
+        """(a_t, b_t) by hyperparameter, for all that are set."""
+        return {self.hyperparameter: self.affine(t), **self.companions(t)}
+
+    def jump(self, t: int) -> dict[str, Affine]:
+        """What leads to step t at once, from wherever: the values of a schedule left to itself."""
+        if self.outright:
+            return self.coefficients(t)
+        return {name: (0.0, values) for name, values in self._followed(range(t + 1))[-1].items()}
+
+    def table(self, steps: int) -> dict[str, Tensor]:
+        """The values of a schedule left to itself from its start, by hyperparameter: float64 [steps, groups].
+
+        Those that a part takes up later stand before at what the groups hold now.
+        """
+        rows = self._followed(range(steps))
+        names = dict.fromkeys(name for row in rows for name in row)
+        now = {name: self._initial(name) for name in names}
+        return {
+            name: torch.tensor([row.get(name, now[name]) for row in rows], dtype=torch.float64)
+            for name in names
+        }
+
+    def observe(self, metric: float) -> None:
+        """Take note of a new value of a metric; only ReduceLROnPlateau acts on it."""
 
     def get_lr(self) -> list[float | Tensor]:
-        """The rates of step `last_epoch`, from the rates that the groups hold now."""
-        rates: list[float | Tensor] = []
-        for index, group in enumerate(self.optimizer.param_groups):
-            a, b = (1.0, 0.0) if self._starts_as_given() else self.affine(self.last_epoch, index)
-            rates.append(b if a == 0 else a * group["lr"] + b)
-        return rates
+        """The values of step `last_epoch`, from those that the groups hold now."""
+        values = self._held(self.hyperparameter)
+        if self._resumes():
+            return [place.copied(x) for x in values]
+        return _advanced(values, self.affine(self.last_epoch))
 
     def step(self, epoch: int | None = None) -> None:
         """Go on to the next step, after `optimizer.step()`.
@@ -79,24 +145,62 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
                 stacklevel=2,
             )
         self._step_count += 1
-        if epoch is None:
-            self.last_epoch += 1
-            rates = self.get_lr()
-        else:
+        if epoch is not None:
             warnings.warn("the epoch argument of step() is deprecated", UserWarning, stacklevel=2)
-            self.last_epoch = epoch
-            rates = [self.value(epoch, index) for index in range(len(self.base_lrs))]
-        self._last_lr = []
-        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(rate)
-                self._last_lr.append(group["lr"].clone())
-            else:
-                group["lr"] = rate
-                self._last_lr.append(rate)
+        self._update_lr(epoch)
 
-    def _starts_as_given(self) -> bool:
-        return self._is_initial and not self.outright
+    def _update_lr(self, epoch: int | None = None) -> None:
+        # Under this name torch's SequentialLR starts its parts anew.
+        self._move_to(self.last_epoch + 1 if epoch is None else epoch)
+        if epoch is None:
+            self._set(self.hyperparameter, self.get_lr())
+            affines = {} if self._resumes() else self.companions(self.last_epoch)
+        else:
+            affines = self.jump(epoch)
+        for name, affine in affines.items():
+            self._set(name, _advanced(self._held(name), affine))
+        self._note_values()
+
+    def _note_values(self) -> None:
+        self._last_lr = [place.copied(x) for x in self._held(self.hyperparameter)]
+
+    def _move_to(self, t: int) -> None:
+        """Be at step t, without setting anything."""
+        self.last_epoch = t
+
+    def _resumes(self) -> bool:
+        """Whether this is the start of a resumed schedule whose values the groups hold already."""
+        return self._is_initial and self.last_epoch > 0 and not self.outright
+
+    def _held(self, name: str) -> list[float | Tensor]:
+        groups = self.optimizer.param_groups
+        if "." in name:
+            return [place.read(group, name) for group in groups]
+        return [group[name] for group in groups]
+
+    def _set(self, name: str, values: Iterable[float | Tensor]) -> None:
+        for group, value in zip(self.optimizer.param_groups, values, strict=True):
+            if "." in name or isinstance(group[name], Tensor):
+                place.write(group, name, value)
+            else:
+                group[name] = value
+
+    def _initial(self, name: str) -> list[float]:
+        """The values before the first step."""
+        if name == self.hyperparameter and hasattr(self, "base_lrs"):
+            return [float(x) for x in self.base_lrs]
+        groups = self.optimizer.param_groups
+        return [float(group.get(f"initial_{name}", place.read(group, name))) for group in groups]
+
+    def _followed(self, steps: Iterable[int]) -> list[dict[str, list[float]]]:
+        """The values at each of consecutive steps, from the initial ones."""
+        values: dict[str, list[float]] = {}
+        rows = []
+        for t in steps:
+            for name, affine in self.coefficients(t).items():
+                values[name] = _advanced(values.get(name) or self._initial(name), affine)
+            rows.append(dict(values))
+        return rows
 
 
 def per_group(name: str, value: Any, groups: int) -> list[Any]:
@@ -106,10 +210,34 @@ def per_group(name: str, value: Any, groups: int) -> list[Any]:
         ValueError: a list of another length than the optimizer has groups.
     """
     if not isinstance(value, list | tuple):
-        return [value] * groups
+        return [place.copied(value) for _ in range(groups)]
     if len(value) != groups:
         raise ValueError(
             f"{name} must have the same length as optimizer.param_groups. "
             f"{name} has {len(value)} values, param_groups has {groups}."
         )
-    return list(value)
+    return [place.copied(x) for x in value]
+
+
+def _advanced(values: list[Any], affine: Affine) -> list[Any]:
+    """a * x + b for every group; where a is 0, x has no influence, be it infinite."""
+    a, b = affine
+    scales = repeat(a) if isinstance(a, int | float) else a
+    offsets = repeat(b) if isinstance(b, int | float) else b
+    return [v if k == 0 else k * x + v for x, k, v in zip(values, scales, offsets)]  # noqa: B905
+
+
+def _note_steps(optimizer: Optimizer) -> None:
+    """Let an optimizer note that it steps; under the names of torch's schedulers, which do the same."""
+    if hasattr(optimizer.step, "_wrapped_by_lr_sched"):
+        return
+    function, stepping = optimizer.step.__func__, weakref.ref(optimizer)  # type: ignore[attr-defined]
+
+    @wraps(function)
+    def step(*args: Any, **kwargs: Any) -> Any:
+        optimizer = stepping()
+        optimizer._opt_called = True  # type: ignore[union-attr]
+        return function(optimizer, *args, **kwargs)
+
+    step._wrapped_by_lr_sched = True  # type: ignore[attr-defined]
+    optimizer.step = step  # type: ignore[method-assign]

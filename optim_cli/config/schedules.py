@@ -1,0 +1,112 @@
+"""Schedules in configs: a single one, or a `chain` or `sequence` of parts, nested to any depth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+from optim_cli.config.durations import Interval, RunLength, counted
+from optim_cli.config.targets import hints_of, kind_of, locate
+from optim_cli.optim.lr_scheduler.schedule import Steps
+
+FORMS = ("chain", "sequence")
+# Keys that stand beside a schedule and are not its own: parameter -> type, default.
+AT_THE_TOP: dict[str, Any] = {"interval": (Interval, "step"), "metric": (str | None, None)}
+OF_A_STAGE: dict[str, Any] = {"length": (Steps | None, None)}  # of a part of a sequence
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A schedule whose durations are numbers of its steps.
+
+    Attributes:
+        key: where it stands in the config.
+        form: chain or sequence; None of a single one.
+        parts: of a chain or sequence, in their order.
+        given: `_target_` and the arguments of a single one, as the config has them.
+        values: the same with durations as numbers, and open totals filled in.
+        target: what it calls.
+        steps: how many there are for it.
+        length: how many the config gives it, as a part of a sequence; None where that is left open.
+    """
+
+    key: str
+    steps: int
+    length: int | None = None
+    form: str | None = None
+    parts: tuple[Plan, ...] = ()
+    given: Mapping[str, Any] | None = None
+    values: Mapping[str, Any] | None = None
+    target: Callable[..., Any] | None = None
+
+    @property
+    def milestones(self) -> list[int]:
+        """Of a sequence: the first step of each part but the first."""
+        return list(accumulate(x.length or 0 for x in self.parts[:-1]))
+
+    def leaves(self) -> Iterator[Plan]:
+        """The single schedules in it."""
+        if self.form is None:
+            yield self
+        for part in self.parts:
+            yield from part.leaves()
+
+    def numbers(self) -> dict[str, Any]:
+        """Whole key -> value, of everything in it that durations could be in."""
+        own = {f"{self.key}.length": self.length} if self.length is not None else {}
+        own |= {f"{self.key}.{name}": value for name, value in (self.values or {}).items()}
+        for part in self.parts:
+            own |= part.numbers()
+        return own
+
+
+def form_of(node: Mapping[str, Any]) -> str | None:
+    """Whether a node is a chain or a sequence; None if it is neither."""
+    return next((x for x in FORMS if x in node), None)
+
+
+def parts_of(node: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Key -> part of a chain or sequence, which is a mapping of names or a list.
+
+    Args:
+        key: of the node.
+    """
+    form = form_of(node)
+    parts = node[str(form)]
+    if isinstance(parts, Mapping):
+        return {f"{key}.{form}.{name}": part for name, part in parts.items()}
+    return {f"{key}.{form}[{i}]": part for i, part in enumerate(parts)}
+
+
+def plan(node: Mapping[str, Any], run: RunLength, plugins: Collection[str] = ()) -> Plan:
+    """What a checked `scheduler` comes to in a run of this length."""
+    own = {key: value for key, value in node.items() if key not in AT_THE_TOP}
+    return _plan(own, "scheduler", run, run.total, None, plugins)
+
+
+def _plan(
+    node: Mapping[str, Any],
+    key: str,
+    run: RunLength,
+    steps: int,
+    length: int | None,
+    plugins: Collection[str],
+) -> Plan:
+    form = form_of(node)
+    if form is None:
+        target = locate(node["_target_"], (kind_of("scheduler"),), plugins)
+        # A schedule of no steps is told elsewhere; here it gets a length that its constructor takes.
+        values = counted(node, hints_of(target), run, max(steps, 1))
+        return Plan(key, steps, length, given=node, values=values, target=target)
+    parts, rest = [], steps
+    for at, part in parts_of(node, key).items():
+        own, given, there = part, None, steps
+        if form == "sequence":
+            own = {name: value for name, value in part.items() if name not in OF_A_STAGE}
+            given = None if part.get("length") is None else run.count(part["length"])
+            there = rest if given is None else given
+            rest -= there
+        parts.append(_plan(own, at, run, there, given, plugins))
+    return Plan(key, steps, length, form, tuple(parts))

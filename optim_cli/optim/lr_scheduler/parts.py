@@ -1,0 +1,218 @@
+"""Schedules made of others: one after another (SequentialLR) or all at every step (ChainedScheduler)."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from optim_cli.optim.lr_scheduler import place
+from optim_cli.optim.lr_scheduler.plateau import ReduceLROnPlateau
+from optim_cli.optim.lr_scheduler.schedule import Affine, LRScheduler, Numbers
+
+Part = torch.optim.lr_scheduler.LRScheduler
+
+
+class _Parts(LRScheduler):
+    """What both have in common: parts of one optimizer, and a state that holds theirs."""
+
+    _schedulers: Sequence[Part]
+
+    def _adopt(self, schedulers: Sequence[Part], optimizer: Optimizer) -> None:
+        name = type(self).__name__
+        for index, part in enumerate(schedulers):
+            if not hasattr(part, "optimizer"):
+                raise TypeError(f"{name} at index {index} should have `optimizer` as its attribute.")
+            if hasattr(part, "num_bad_epochs") and not isinstance(part, ReduceLROnPlateau):
+                raise ValueError(
+                    f"{name} does not support `ReduceLROnPlateau` scheduler of torch as it requires "
+                    f"additional kwargs to be specified when calling `step`, but got one at index {index}; "
+                    "use optim_cli.optim.lr_scheduler.ReduceLROnPlateau"
+                )
+            if part.optimizer is not optimizer:
+                raise ValueError(
+                    f"{name} expects all schedulers to belong to the same optimizer, but got scheduler "
+                    f"{type(part).__name__} at index {index} has {part.optimizer}, which is different from "
+                    f"{type(optimizer).__name__}."
+                )
+        self._schedulers = schedulers
+        self.optimizer = optimizer
+
+    def observe(self, metric: float) -> None:
+        """Give a new value of the metric to every ReduceLROnPlateau whose time it is."""
+        for part in self._acting():
+            if isinstance(part, LRScheduler):
+                part.observe(metric)
+        self._note_values()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state, with those of the parts."""
+        state = super().state_dict()
+        return state | {"_schedulers": [part.state_dict() for part in self._schedulers]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over a state, with those of the parts."""
+        parts = self._schedulers
+        super().load_state_dict(state_dict)
+        self._schedulers = parts
+        for part, state in zip(parts, state_dict["_schedulers"], strict=True):
+            part.load_state_dict(state)
+
+    def _acting(self) -> Sequence[Part]:
+        """The parts whose time it is."""
+        return self._schedulers
+
+
+class ChainedScheduler(_Parts):
+    """All schedules at every step, each from the values that the one before it leaves.
+
+    Args:
+        schedulers: the parts, in order.
+        optimizer: whose values they set; None takes that of the first.
+
+    Raises:
+        ValueError: there are no parts, or they belong to several optimizers.
+    """
+
+    def __init__(self, schedulers: Sequence[Part], optimizer: Optimizer | None = None) -> None:
+        if len(schedulers) < 1:
+            raise ValueError(
+                "ChainedScheduler expects at least one scheduler to be chained, but got no scheduler."
+            )
+        self._adopt(schedulers, optimizer or schedulers[0].optimizer)
+        self._note_values()
+
+    def coefficients(self, t: int) -> dict[str, Affine]:
+        """Those of the parts, composed in order."""
+        composed: dict[str, Affine] = {}
+        groups = len(self.optimizer.param_groups)
+        for part in self._schedulers:
+            for name, affine in _of(part).coefficients(t).items():
+                composed[name] = _after(composed[name], affine, groups) if name in composed else affine
+        return composed
+
+    def step(self, metrics: float | None = None) -> None:
+        """Let every part step; a ReduceLROnPlateau only where a metric is given."""
+        for part in self._schedulers:
+            if not isinstance(part, ReduceLROnPlateau):
+                part.step()
+        if metrics is not None:
+            self.observe(metrics)
+        self._note_values()
+
+    def _move_to(self, t: int) -> None:
+        for part in self._schedulers:
+            _of(part)._move_to(t)
+
+    def _initial_step(self) -> None:
+        for part in self._schedulers:
+            part._initial_step()
+        self._note_values()
+
+
+class SequentialLR(_Parts):
+    """Schedules one after another; each later one starts from its own initial values.
+
+    Args:
+        optimizer: whose values are set.
+        schedulers: the parts, in order.
+        milestones: the steps at which each part but the first takes over.
+        last_epoch: the step to resume after, -1 for a fresh start. The values are then those of a schedule
+            left to itself.
+
+    Raises:
+        ValueError: there are no parts, or not one milestone less than parts; parts of other optimizers.
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, schedulers: list[Part], milestones: list[int], last_epoch: int = -1
+    ) -> None:
+        if len(schedulers) < 1:
+            raise ValueError("SequentialLR expects at least one scheduler, but got no scheduler.")
+        self._adopt(schedulers, optimizer)
+        if len(milestones) != len(schedulers) - 1:
+            raise ValueError(
+                "Sequential Schedulers expects number of schedulers provided to be one more than the number "
+                f"of milestone points, but got number of schedulers {len(schedulers)} and the number of "
+                f"milestones to be equal to {len(milestones)}"
+            )
+        self._milestones = milestones
+        self.last_epoch = last_epoch + 1
+        if last_epoch >= 0:
+            self._update_lr(self.last_epoch)
+            return
+        for part in schedulers:
+            name = getattr(part, "hyperparameter", "lr")
+            self._set(
+                name,
+                [group.get(f"initial_{name}", place.read(group, name)) for group in optimizer.param_groups],
+            )
+            _take_back(part)
+        self._initial_step()
+
+    def coefficients(self, t: int) -> dict[str, Affine]:
+        """Those of the part whose time it is; one that takes over starts anew."""
+        index, start = self._at(t)
+        part = _of(self._schedulers[index])
+        return part.jump(0) if index > 0 and t == start else part.coefficients(t - start)
+
+    def step(self, metrics: float | None = None) -> None:
+        """Let the part whose time it is step; a ReduceLROnPlateau only where a metric is given."""
+        self.last_epoch += 1
+        index, start = self._at(self.last_epoch)
+        part = self._schedulers[index]
+        if index > 0 and start == self.last_epoch:
+            part._update_lr(0)
+        elif not isinstance(part, ReduceLROnPlateau):
+            part.step()
+        if metrics is not None:
+            self.observe(metrics)
+        self._note_values()
+
+    def _acting(self) -> Sequence[Part]:
+        return [self._schedulers[self._at(self.last_epoch)[0]]]
+
+    def _at(self, t: int) -> tuple[int, int]:
+        """The part of a step, and where it starts."""
+        index = bisect_right(self._milestones, t)
+        return index, self._milestones[index - 1] if index else 0
+
+    def _move_to(self, t: int) -> None:
+        self.last_epoch = t
+        starts = [0, *self._milestones]
+        for part, start, end in zip(self._schedulers, starts, [*self._milestones, t + 1], strict=True):
+            _of(part)._move_to(max(min(t, end - 1) - start, -1))
+
+    def _initial_step(self) -> None:
+        self.last_epoch = 0
+        self._schedulers[self._at(0)[0]]._initial_step()
+        self._note_values()
+
+
+def _of(part: Part) -> LRScheduler:
+    """A part as one of ours, whose values are known beforehand."""
+    if not isinstance(part, LRScheduler):
+        raise TypeError(f"{type(part).__name__} does not say its values beforehand; only steps show them")
+    return part
+
+
+def _take_back(part: Part) -> None:
+    """Be before the first step again, which a part took when it was made."""
+    if isinstance(part, LRScheduler):
+        part._move_to(-1)
+    else:
+        part.last_epoch -= 1
+
+
+def _after(first: Affine, second: Affine, groups: int) -> Affine:
+    """One after the other, as one."""
+    (a1, b1), (a2, b2) = ([_spread(x, groups) for x in affine] for affine in (first, second))
+    scales = [x * y for x, y in zip(a1, a2, strict=True)]
+    return scales, [x * y + z if y else z for x, y, z in zip(b1, a2, b2, strict=True)]
+
+
+def _spread(numbers: Numbers, groups: int) -> Sequence[Any]:
+    return [numbers] * groups if isinstance(numbers, int | float) else numbers

@@ -1,0 +1,71 @@
+"""Where a scheduled hyperparameter lies in a parameter group: `lr`, or `betas.0` for an item of a tuple."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+Group = dict[str, Any]
+
+
+def read(group: Group, name: str) -> float | Tensor:
+    """The value that a group holds.
+
+    Raises:
+        KeyError, IndexError, ValueError, TypeError: there is none.
+    """
+    key, _, index = name.partition(".")
+    value: float | Tensor = group[key][int(index)] if index else group[key]
+    return value
+
+
+def write(group: Group, name: str, value: float | Tensor) -> None:
+    """Set the value; a tensor keeps its identity, so that a captured graph goes on reading it."""
+    held = read(group, name)
+    if isinstance(held, Tensor):
+        held.fill_(value)
+        return
+    key, _, index = name.partition(".")
+    if index:
+        items = list(group[key])
+        items[int(index)] = value
+        group[key] = tuple(items)
+    else:
+        group[key] = value
+
+
+def copied(value: float | Tensor) -> float | Tensor:
+    """A number as it is, a tensor as one of its own."""
+    return value.clone() if isinstance(value, Tensor) else value
+
+
+def check(optimizer: Optimizer, name: str) -> None:
+    """Find out whether every group has a number there.
+
+    Raises:
+        ValueError: one has none; the message lists those that there are.
+    """
+    for group in optimizer.param_groups:
+        if name not in schedulable(group):
+            raise ValueError(
+                f"hyperparameter {name!r} is not one of {type(optimizer).__name__}'s; "
+                f"it has {', '.join(schedulable(optimizer.defaults))}"
+            )
+
+
+def schedulable(options: Mapping[str, Any]) -> list[str]:
+    """Names of the numbers among an optimizer's options."""
+    names = []
+    for key, value in options.items():
+        if isinstance(value, tuple | list):
+            names += [f"{key}.{index}" for index, item in enumerate(value) if _is_number(item)]
+        elif _is_number(value):
+            names.append(key)
+    return names
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | Tensor) and not isinstance(value, bool)
