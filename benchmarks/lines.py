@@ -56,7 +56,7 @@ def lines_below(room: str) -> int:
 def shared_by_ours() -> list[Path]:
     """What all algorithms share: base class, options, checkpoints."""
     room = Path(inspect.getfile(optim)).parent
-    apart = {*ELEMENTWISE, "swa_utils.py", "__main__.py"}
+    apart = {*ELEMENTWISE, "__main__.py"}
     return [x for x in room.glob("*.py") if x.name not in apart]
 
 

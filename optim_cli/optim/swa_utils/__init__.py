@@ -1,5 +1,6 @@
 """Averages of weights over training: exponential (EMA) and equal (SWA)."""
 
+from optim_cli.optim.lr_scheduler.swa import SWALR
 from optim_cli.optim.swa_utils.averaged_model import AveragedModel
 from optim_cli.optim.swa_utils.averages import (
     EqualAverage,
@@ -13,6 +14,7 @@ from optim_cli.optim.swa_utils.batch_norm import update_bn
 from optim_cli.optim.swa_utils.warmup import InverseGammaWarmup, PowerWarmup, Warmup
 
 __all__ = [
+    "SWALR",
     "AveragedModel",
     "EqualAverage",
     "ExponentialAverage",

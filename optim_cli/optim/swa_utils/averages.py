@@ -136,7 +136,7 @@ class ExponentialAverage(DecayingAverage):
         return self.decay if self.warmup is None else min(self.decay, self.warmup.decay_at(number))
 
     def _mixed_integers(self, old: Tensor, new: Tensor, decay: float | Tensor) -> Tensor:
-        return decay * old + (1 - decay) * new
+        return _single(decay) * old + _single(1 - decay) * new
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class EqualAverage(DecayingAverage):
 
     def _mixed_integers(self, old: Tensor, new: Tensor, decay: float | Tensor) -> Tensor:
         # The count and one, to which float32 rounds it back.
-        return old + (new - old) / torch.as_tensor(1 / (1 - decay), dtype=torch.float32)
+        return old + (new - old) / _single(1 / (1 - decay))
 
 
 def _number(count: Tensor | int) -> float | Tensor:
@@ -158,6 +158,11 @@ def _number(count: Tensor | int) -> float | Tensor:
     if isinstance(count, Tensor) and count.device.type != "cpu":
         return count.double()
     return int(count)
+
+
+def _single(number: float | Tensor) -> Tensor:
+    """A number in float32, in which torch multiplies integers by it."""
+    return torch.as_tensor(number, dtype=torch.float32)
 
 
 def _with_dtype(tensors: list[Tensor], dtype: torch.dtype) -> list[Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from optim_cli.optim.elementwise import Elementwise  # noqa: E402
 from optim_cli.optim.execution.fused.kernels import WARPS, compiled  # noqa: E402
 from optim_cli.optim.execution.fused.printer import Form, Texts, print_norm  # noqa: E402
 from optim_cli.optim.execution.variant import Variant  # noqa: E402
+from optim_cli.optim.swa_utils import InverseGammaWarmup, PowerWarmup, Warmup  # noqa: E402
 from tests.optim.oracle import NAMES, arithmetics  # noqa: E402
 
 SM_90 = GPUTarget("cuda", 90, 32)
@@ -42,11 +44,11 @@ def variants(name: str, around: bool = False) -> list[Variant]:
     return list(dict.fromkeys(found))
 
 
-def texts_of(name: str, variant: Variant, dtype: torch.dtype, aligned: bool = True, **around: bool) -> Texts:
+def texts_of(name: str, variant: Variant, dtype: torch.dtype, aligned: bool = True, **around: Any) -> Texts:
     cls = ALGORITHMS[name]
     assert issubclass(cls, Elementwise)
     columns = len(variant.program.inputs) + around.get("averaged", False)
-    form = Form((dtype,) * columns, torch.float32, aligned=aligned, **around)  # type: ignore[arg-type]
+    form = Form((dtype,) * columns, torch.float32, aligned=aligned, **around)
     return Texts(variant.program, variant.texts[0], cls.zero_dim_state, form)
 
 
@@ -106,6 +108,30 @@ def test_prologues(name: str) -> None:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_every_dtype_with_all_around(dtype: torch.dtype) -> None:
     check_update("AdamW", variants("AdamW", around=True)[0], dtype, **AROUND)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_float32_averages_of_narrow_parameters(dtype: torch.dtype) -> None:
+    """All 16 bytes wide: those of the average are twice as many."""
+    [variant, *_] = variants("AdamW", around=True)
+    columns = len(variant.program.inputs)
+    form = Form((*[dtype] * columns, torch.float32), torch.float32, **AROUND)  # type: ignore[arg-type]
+    texts = Texts(variant.program, variant.texts[0], ("step",), form)
+    ptx = assembled(texts.update("update"), "update")
+    assert_exact(ptx)
+    for kind, tensors in (("ld", columns), ("st", len(variant.program.outputs))):
+        assert len([x for x in accesses(ptx, kind) if bytes_of(x) == 16]) == tensors + 2
+
+
+@pytest.mark.parametrize("warmup", [InverseGammaWarmup, PowerWarmup])
+def test_an_average_that_warms_up(warmup: type[Warmup]) -> None:
+    """Its weight is the prologue's, in float64; the update knows nothing of it."""
+    [variant, *_] = variants("AdamW", around=True)
+    plain, warm = (texts_of("AdamW", variant, torch.float32, **AROUND, warmup=x) for x in (None, warmup))
+    assert warm.update("update") == plain.update("update")
+    ptx = assembled(warm.prologue("prologue"), "prologue")
+    assert_exact(ptx)
+    assert len(re.findall(r"\.f64", ptx)) > len(re.findall(r"\.f64", assembled(plain.prologue("p"), "p")))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

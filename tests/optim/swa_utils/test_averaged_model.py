@@ -42,6 +42,12 @@ KINDS: dict[str, Make] = {
         model, multi_avg_fn=package.get_ema_multi_avg_fn(0.9), use_buffers=True
     ),
     "equal, with buffers": lambda package, model: package.AveragedModel(model, use_buffers=True),
+    "swa": lambda package, model: package.AveragedModel(
+        model, avg_fn=package.get_swa_avg_fn(), use_buffers=True
+    ),
+    "swa, lists": lambda package, model: package.AveragedModel(
+        model, multi_avg_fn=package.get_swa_multi_avg_fn()
+    ),
     "own": lambda package, model: package.AveragedModel(model, avg_fn=weigh_newest),
     "own, lists": lambda package, model: package.AveragedModel(
         model, multi_avg_fn=weigh_newest_lists, use_buffers=True
@@ -183,6 +189,76 @@ def test_nan_is_no_decay() -> None:
     """A deviation: torch takes it."""
     with pytest.raises(ValueError, match="Invalid decay value nan"):
         ours.get_ema_avg_fn(float("nan"))
+
+
+def test_what_is_no_function_is_named() -> None:
+    with pytest.raises(TypeError, match=r"Invalid avg_fn: 0.9 \(.*get_ema_avg_fn"):
+        ours.AveragedModel(nn.Linear(1, 1), avg_fn=0.9)  # type: ignore[arg-type]
+
+
+def test_equal_weights_of_integer_buffers_in_lists(generator: torch.Generator) -> None:
+    """torch's lists fail there; its other forms tell what they should hold."""
+    model = network()
+    averaged = ours.AveragedModel(model, multi_avg_fn=ours.get_swa_multi_avg_fn(), use_buffers=True)
+    expected = theirs.AveragedModel(model, avg_fn=theirs.get_swa_avg_fn(), use_buffers=True)
+    fails = theirs.AveragedModel(model, multi_avg_fn=theirs.get_swa_multi_avg_fn(), use_buffers=True)
+    for _ in range(2 * STEPS):
+        change(model, generator)
+        averaged.update_parameters(model)
+        expected.update_parameters(model)
+        compare(averaged, expected)
+    fails.update_parameters(model)
+    with pytest.raises(RuntimeError, match="Integer division"):
+        fails.update_parameters(model)
+
+
+class Mixed(nn.Module):
+    """Parameters of three dtypes, two of them one, and buffers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 4)).bfloat16()
+        self.layers[2].weight = self.layers[0].weight
+        self.wave = nn.Parameter(torch.randn(3, dtype=torch.complex64))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        out: Tensor = self.layers(inputs)
+        return out
+
+
+@pytest.mark.parametrize("use_buffers", [False, True])
+@pytest.mark.parametrize("function", [None, "ema", "swa"])
+def test_averages_of_a_dtype_of_their_own(
+    function: str | None, use_buffers: bool, generator: torch.Generator
+) -> None:
+    """Those of a float32 model that takes the same values; what is no real number stays what it is."""
+    model = Mixed()
+    make: Any = getattr(ours, f"get_{function}_multi_avg_fn", lambda: None)
+    kept: Any = ours.AveragedModel(model, None, None, make(), use_buffers, dtype=torch.float32)
+    wide = Mixed().float()
+    expected = theirs.AveragedModel(wide, None, getattr(theirs, f"get_{function}_avg_fn", lambda: None)())
+    expected.use_buffers = use_buffers
+    for _ in range(STEPS):
+        change(model, generator)
+        wide.load_state_dict(model.state_dict())
+        kept.update_parameters(model)
+        expected.update_parameters(wide)
+        compare(kept, expected)
+    assert {x.dtype for x in kept.module.parameters()} == {torch.float32, torch.complex64}
+    assert kept.module.layers[2].weight is kept.module.layers[0].weight
+    assert kept.eval()(torch.ones(2, 4)).dtype == torch.float32
+    loaded = ours.AveragedModel(Mixed(), dtype=torch.float32)
+    loaded.load_state_dict(expected.state_dict())
+    compare(loaded, expected)
+    expected.load_state_dict(kept.state_dict())
+    copied = copy.deepcopy(kept)
+    kept.update_parameters(model)
+    compare(copied, expected)
+
+
+def test_a_dtype_is_of_floating_point() -> None:
+    with pytest.raises(ValueError, match=r"Invalid dtype: torch.int64 \(dtype must be one of floating point"):
+        ours.AveragedModel(nn.Linear(1, 1), dtype=torch.int64)
 
 
 def test_one_way_of_averaging_only() -> None:
