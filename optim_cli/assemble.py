@@ -11,17 +11,27 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig
-from torch.optim.lr_scheduler import ChainedScheduler, LRScheduler, SequentialLR
+from torch.optim.lr_scheduler import LRScheduler
 
 from optim_cli.config.check import SUPPLIED, averages_in, mistakes
+from optim_cli.config.contradictions import contradictions
 from optim_cli.config.durations import RunLength, counted
 from optim_cli.config.mistakes import Mistake
 from optim_cli.config.resolve import plain
 from optim_cli.config.schedules import AT_THE_TOP, Plan, plan
-from optim_cli.config.targets import hints_of, kind_of, locate, nested_kinds, plugins_of
+from optim_cli.config.targets import (
+    functions,
+    hints_of,
+    kind_of,
+    locate,
+    nested_kinds,
+    plugins_of,
+    takes_function,
+)
 from optim_cli.datasets.dataset import Dataset
 from optim_cli.errors import ConfigError, user_frames
 from optim_cli.optim.composition import Composition
+from optim_cli.optim.lr_scheduler.parts import ChainedScheduler, SequentialLR
 from optim_cli.training.averaging import Average
 from optim_cli.training.loop import Trainer, Training
 from optim_cli.training.scheduling import Pace
@@ -53,8 +63,7 @@ def assemble(values: Mapping[str, Any], device: torch.device) -> Training:
     made: dict[str, Any] = {}
     for group in GROUPS:
         made[group] = _part(group, values, made, device)
-    options = {key: values["scheduler"][key] for key in AT_THE_TOP if key in values["scheduler"]}
-    pace, averages = Pace(**options), made.pop("averaging")
+    pace, averages = _pace(values), made.pop("averaging")
     for average in averages.values():
         steps = 1 if pace.interval == "step" else _lengths(made)[1]
         made["scheduler"] = average.schedule(made["scheduler"], made["optimizer"], steps)
@@ -76,7 +85,11 @@ def refusals(values: Mapping[str, Any], wrong: Collection[str] = ()) -> list[Mis
         if group in wrong:
             continue
         try:
-            made[group] = _part(group, values, made, torch.device("cpu"))
+            # A resumed run keeps its plan, also where it is to end sooner.
+            told = [] if group != "scheduler" or values.get("resume") else _contradictions(values, made)
+            found += told
+            if not told:
+                made[group] = _part(group, values, made, torch.device("cpu"))
         except ConfigError as error:
             key, what = re.fullmatch(rf"(?s)(?:({group}[\w.\[\]]*): )?(.*)", str(error)).groups()  # type: ignore[union-attr]
             found.append(Mistake(key or group, what))
@@ -151,6 +164,27 @@ def _averages(values: Mapping[str, Any], made: Mapping[str, Any]) -> dict[str, A
     return averages
 
 
+def _contradictions(values: Mapping[str, Any], made: Mapping[str, Any]) -> list[Mistake]:
+    """What is wrong with the scheduler as a whole; KeyError if a part that it needs is not there."""
+    if not values["scheduler"]:
+        return []
+    plan = planned(values, *_lengths(made))
+    return contradictions(plan, _pace(values), made["optimizer"], _metrics(values, made["dataset"]))
+
+
+def _pace(values: Mapping[str, Any]) -> Pace:
+    given = values["scheduler"] or {}
+    return Pace(**{key: given[key] for key in AT_THE_TOP if key in given})
+
+
+def _metrics(values: Mapping[str, Any], dataset: Dataset) -> list[str]:
+    """Names of the metrics that evaluations give."""
+    prefixes = ["train"]
+    if dataset.val is not None:
+        prefixes += ["val", *(f"val_{name}" for name in averages_in(values["averaging"]))]
+    return [f"{prefix}/{name}" for prefix in prefixes for name in ("loss", "accuracy")]
+
+
 def _lengths(made: Mapping[str, Any]) -> tuple[int, int]:
     """Steps of the run and of an epoch."""
     trainer, dataset = made["trainer"], made["dataset"]
@@ -160,8 +194,8 @@ def _lengths(made: Mapping[str, Any]) -> tuple[int, int]:
 
 def _schedule(plan: Plan, optimizer: torch.optim.Optimizer, plugins: Collection[str]) -> LRScheduler:
     """Make a schedule, its parts first."""
-    if plan.values is not None:
-        made: LRScheduler = _make("scheduler", plan.values, plugins, plan.key, optimizer=optimizer)
+    if plan.single is not None:
+        made: LRScheduler = _make("scheduler", plan.single.values, plugins, plan.key, optimizer=optimizer)
         return made
     parts = [_schedule(part, optimizer, plugins) for part in plan.parts]
     with _refusing(plan.key, plugins):
@@ -255,6 +289,8 @@ def _call(
     arguments = {
         key: _call(value, nested_kinds(hints.get(key), plugins), plugins, {})
         if isinstance(value, Mapping) and "_target_" in value
+        else functions(value, plugins)
+        if takes_function(hints.get(key))
         else deepcopy(value)  # the parts may keep and change what they get
         for key, value in node.items()
         if key != "_target_"

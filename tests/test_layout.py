@@ -64,6 +64,12 @@ ALLOWED: dict[str, set[str]] = {
         "optim_cli.errors",
         "optim_cli.optim.lr_scheduler.schedule",
     },
+    "config/contradictions.py": {
+        "torch.",
+        "optim_cli.config.",
+        "optim_cli.optim.lr_scheduler.place",
+        "optim_cli.training.scheduling",
+    },
     "config/schedules.py": {"optim_cli.config.", "optim_cli.optim.lr_scheduler.schedule"},
     "config/describe.py": {"annotated_types", "optim_cli.config.durations"},
     "config/durations.py": {"optim_cli.optim.lr_scheduler.schedule"},

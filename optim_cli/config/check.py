@@ -6,7 +6,8 @@ Types and ranges are declared beside the parameters they check, as annotations o
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Annotated, Any, Literal, get_origin
 
 from annotated_types import Ge, Lt
@@ -16,7 +17,16 @@ from optim_cli.config.describe import PACKAGE, describe, element
 from optim_cli.config.durations import is_counted, is_total, stand_in
 from optim_cli.config.mistakes import Mistake, unknown_key
 from optim_cli.config.schedules import AT_THE_TOP, FORMS, OF_A_STAGE, parts_of
-from optim_cli.config.targets import hints_of, is_there, kind_of, locate, nested_kinds, plugins_of
+from optim_cli.config.targets import (
+    functions,
+    hints_of,
+    is_there,
+    kind_of,
+    locate,
+    nested_kinds,
+    plugins_of,
+    takes_function,
+)
 from optim_cli.errors import user_frames
 from optim_cli.optim.lr_scheduler.schedule import Steps
 
@@ -119,14 +129,10 @@ def _mistakes_in(
         supplied: parameters that are not for the config.
         beside: what to suggest for an unknown key besides the parameters.
     """
-    try:
-        target = locate(node.get("_target_"), kinds, plugins)
-    except ValueError as error:
-        return [Mistake(f"{prefix}_target_", str(error))]
-    except (Exception, SystemExit) as error:  # whatever a plugin does when it is imported
-        frames = "".join(f"\n{x}" for x in user_frames(error, plugins))
-        what = f"importing {node['_target_']!r} failed: {type(error).__name__}: {error}{frames}"
-        return [Mistake(f"{prefix}_target_", what)]
+    named = node.get("_target_")
+    target, wrong = _tried(f"{prefix}_target_", named, partial(locate, named, kinds, plugins), plugins)
+    if wrong:
+        return wrong
     found: list[Mistake] = []
     hints = hints_of(target)
     fields: dict[str, Any] = {}
@@ -142,6 +148,10 @@ def _mistakes_in(
             hint = Any
         elif calls(value):
             found.append(Mistake(prefix + name, "nothing may be called inside a list or mapping here"))
+            hint = Any
+        elif takes_function(hint) and isinstance(value, str | list):
+            _, wrong = _tried(prefix + name, value, partial(functions, value, plugins), plugins)
+            found += wrong
             hint = Any
         elif value is None and is_total(hint):
             hint = Any  # a length that is left open takes the run's length later
@@ -170,6 +180,19 @@ def averages_in(node: Mapping[str, Any]) -> dict[str, tuple[str, Mapping[str, An
     if "_target_" in node or not all(isinstance(x, Mapping) for x in node.values()):
         return {"averaged": ("averaging", node)}
     return {f"averaged_{name}": (f"averaging.{name}", part) for name, part in node.items()}
+
+
+def _tried(
+    key: str, named: Any, find: Callable[[], Any], plugins: Collection[str]
+) -> tuple[Any, list[Mistake]]:
+    """What a name in a config means, or the mistake that it is."""
+    try:
+        return find(), []
+    except ValueError as error:
+        return None, [Mistake(key, str(error))]
+    except (Exception, SystemExit) as error:  # whatever a plugin does when it is imported
+        frames = "".join(f"\n{x}" for x in user_frames(error, plugins))
+        return None, [Mistake(key, f"importing {named!r} failed: {type(error).__name__}: {error}{frames}")]
 
 
 def calls(value: Any) -> bool:

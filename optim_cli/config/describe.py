@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt, Predicate
@@ -42,6 +42,8 @@ def describe(hint: Any) -> str:
         parts = list(dict.fromkeys(map(describe, arguments)))
         each = f"each {parts[0]}" if len(parts) == 1 else "; ".join(parts)
         return f"a list of {len(arguments)}, {each}"
+    if origin is Callable:
+        return "the dotted name of a function"
     if inspect.isclass(origin) and issubclass(origin, Mapping):
         return "a mapping"
     if inspect.isclass(origin) and issubclass(origin, Sequence):

@@ -18,45 +18,62 @@ OF_A_STAGE: dict[str, Any] = {"length": (Steps | None, None)}  # of a part of a 
 
 
 @dataclass(frozen=True)
+class Single:
+    """A schedule that is no chain or sequence.
+
+    Attributes:
+        target: what makes it.
+        given: `_target_` and the arguments, as the config has them.
+        values: the same with durations as numbers, and open totals filled in.
+    """
+
+    target: Callable[..., Any]
+    given: Mapping[str, Any]
+    values: Mapping[str, Any]
+
+    @property
+    def hyperparameter(self) -> str:
+        """What it schedules."""
+        return str(self.values.get("hyperparameter", "lr"))
+
+
+@dataclass(frozen=True)
 class Plan:
     """A schedule whose durations are numbers of its steps.
 
     Attributes:
         key: where it stands in the config.
-        form: chain or sequence; None of a single one.
-        parts: of a chain or sequence, in their order.
-        given: `_target_` and the arguments of a single one, as the config has them.
-        values: the same with durations as numbers, and open totals filled in.
-        target: what it calls.
         steps: how many there are for it.
         length: how many the config gives it, as a part of a sequence; None where that is left open.
+        single: where it is no chain or sequence.
+        form: chain or sequence, where it is one.
+        parts: of a chain or sequence, in their order.
     """
 
     key: str
     steps: int
-    length: int | None = None
+    length: int | None
+    single: Single | None = None
     form: str | None = None
     parts: tuple[Plan, ...] = ()
-    given: Mapping[str, Any] | None = None
-    values: Mapping[str, Any] | None = None
-    target: Callable[..., Any] | None = None
 
     @property
     def milestones(self) -> list[int]:
         """Of a sequence: the first step of each part but the first."""
         return list(accumulate(x.length or 0 for x in self.parts[:-1]))
 
-    def leaves(self) -> Iterator[Plan]:
-        """The single schedules in it."""
-        if self.form is None:
-            yield self
+    def singles(self) -> Iterator[tuple[str, Single]]:
+        """Key and content of everything in it that is no chain or sequence."""
+        if self.single is not None:
+            yield self.key, self.single
         for part in self.parts:
-            yield from part.leaves()
+            yield from part.singles()
 
     def numbers(self) -> dict[str, Any]:
         """Whole key -> value, of everything in it that durations could be in."""
         own = {f"{self.key}.length": self.length} if self.length is not None else {}
-        own |= {f"{self.key}.{name}": value for name, value in (self.values or {}).items()}
+        if self.single is not None:
+            own |= {f"{self.key}.{name}": value for name, value in self.single.values.items()}
         for part in self.parts:
             own |= part.numbers()
         return own
@@ -99,7 +116,7 @@ def _plan(
         target = locate(node["_target_"], (kind_of("scheduler"),), plugins)
         # A schedule of no steps is told elsewhere; here it gets a length that its constructor takes.
         values = counted(node, hints_of(target), run, max(steps, 1))
-        return Plan(key, steps, length, given=node, values=values, target=target)
+        return Plan(key, steps, length, Single(target, node, values))
     parts, rest = [], steps
     for at, part in parts_of(node, key).items():
         own, given, there = part, None, steps
@@ -109,4 +126,4 @@ def _plan(
             there = rest if given is None else given
             rest -= there
         parts.append(_plan(own, at, run, there, given, plugins))
-    return Plan(key, steps, length, form, tuple(parts))
+    return Plan(key, steps, length, form=form, parts=tuple(parts))

@@ -8,10 +8,12 @@ from collections.abc import Callable, Collection, Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from inspect import isclass, isfunction
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 # Whose classes a config may name besides what `plugins` says.
 LIBRARIES = ("optim_cli", "torch", "torchvision")
+# Where functions are that a config may name: what is there computes, and touches no files.
+FUNCTIONS = "optim_cli.optim"
 # What a group's `_target_` must make: (module, class).
 KINDS = {
     "model": ("torch.nn", "Module"),
@@ -61,18 +63,64 @@ def locate(target: Any, kinds: Collection[type], plugins: Collection[str] = ()) 
         ValueError: there is none, or it is none that a config may call.
         Exception: importing a plugin failed.
     """
+    found = _imported(target, (*LIBRARIES, *plugins), plugins, lambda: _allowed(kinds, plugins))
+    if not _makes_one_of(found, kinds, plugins):
+        raise ValueError(f"{target!r} makes nothing that is allowed here; {_allowed(kinds, plugins)}")
+    called: Callable[..., Any] = found
+    return called
+
+
+def locate_function(path: Any, plugins: Collection[str] = ()) -> Callable[..., Any]:
+    """The function or class that a dotted name in a config means, for parameters that take a function.
+
+    Args:
+        plugins: packages that count besides `optim_cli.optim`.
+
+    Raises:
+        ValueError: there is none, or it is none that a config may have called.
+        Exception: importing a plugin failed.
+    """
+    allowed = f"allowed: the dotted name of a function in {', '.join((FUNCTIONS, *plugins))}"
+    found = _imported(path, (FUNCTIONS.partition(".")[0], *plugins), plugins, lambda: allowed)
+    origin = f"{getattr(found, '__module__', '')}."
+    if not (isfunction(found) or isclass(found)) or not origin.startswith(
+        tuple(f"{x}." for x in (FUNCTIONS, *plugins))
+    ):
+        raise ValueError(f"{path!r} is no function that may be called here; {allowed}")
+    function: Callable[..., Any] = found
+    return function
+
+
+def takes_function(hint: Any) -> bool:
+    """Whether a parameter with this annotation takes a function, so that a text in its place names one."""
+    parts = get_args(hint)
+    return str not in parts and (get_origin(hint) is Callable or any(map(takes_function, parts)))
+
+
+def functions(value: Any, plugins: Collection[str] = ()) -> Any:
+    """A value with functions in place of their names; errors as of `locate_function`."""
+    if isinstance(value, list):
+        return [functions(x, plugins) for x in value]
+    return locate_function(value, plugins) if isinstance(value, str) else value
+
+
+def _imported(
+    target: Any, packages: Collection[str], plugins: Collection[str], allowed: Callable[[], str]
+) -> Any:
+    """What a dotted name means in one of some packages; errors as of `locate`."""
     module, _, name = str(target).rpartition(".")
     package = module.partition(".")[0]
-    if not isinstance(target, str) or package not in (*LIBRARIES, *plugins):
-        remedy = f"; plugins=[{package}] on the command line allows a package" if package else ""
-        raise ValueError(f"{target!r} may not be called; {_allowed(kinds, plugins)}{remedy}")
+    if not isinstance(target, str) or package not in packages:
+        known = not package or package in LIBRARIES
+        remedy = "" if known else f"; plugins=[{package}] on the command line allows a package"
+        raise ValueError(f"{target!r} may not be called; {allowed()}{remedy}")
     # What is private takes no care of who calls it: optim_cli.__main__ would start a run.
     if any(part.startswith("_") for part in target.split(".")):
-        raise ValueError(f"{target!r} may not be called; {_allowed(kinds, plugins)}")
+        raise ValueError(f"{target!r} may not be called; {allowed()}")
     if package in plugins:
         _reach_here()
     try:
-        found = getattr(import_module(module), name)
+        return getattr(import_module(module), name)
     except ModuleNotFoundError as error:
         # What a plugin needs itself is another thing than the plugin.
         if package in plugins and not f"{module}.".startswith(f"{error.name}."):
@@ -80,10 +128,6 @@ def locate(target: Any, kinds: Collection[type], plugins: Collection[str] = ()) 
         raise ValueError(f"{target!r} is not to be found ({error})") from None
     except AttributeError as error:
         raise ValueError(f"{target!r} is not to be found ({error})") from None
-    if not _makes_one_of(found, kinds, plugins):
-        raise ValueError(f"{target!r} makes nothing that is allowed here; {_allowed(kinds, plugins)}")
-    called: Callable[..., Any] = found
-    return called
 
 
 def nested_kinds(hint: Any, plugins: Collection[str] = ()) -> tuple[type, ...]:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
-from torch.optim.lr_scheduler import LRScheduler
+import torch
 
+from optim_cli.optim.lr_scheduler.schedule import LRScheduler
 from optim_cli.training.events import Metrics
+
+AnyScheduler = torch.optim.lr_scheduler.LRScheduler
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class Pace:
     interval: Literal["step", "epoch"] = "step"
     metric: str | None = None
 
-    def after_step(self, scheduler: LRScheduler, step: int, steps_per_epoch: int) -> None:
+    def after_step(self, scheduler: AnyScheduler, step: int, steps_per_epoch: int) -> None:
         """Step a scheduler, if it is time.
 
         Args:
@@ -32,21 +36,25 @@ class Pace:
             steps_per_epoch: of the optimizer.
         """
         due = self.interval == "step" or step % steps_per_epoch == 0
-        if due and not steps_by_metric(type(scheduler)):
+        if due and not takes_metric(type(scheduler).step):
             scheduler.step()
 
-    def after_evaluation(self, scheduler: LRScheduler, metrics: Metrics) -> None:
-        """Tell a scheduler the metric that it follows, if it follows one."""
-        if self.metric is None:
+    def after_evaluation(self, scheduler: AnyScheduler, metrics: Metrics) -> None:
+        """Tell a scheduler the metric that it follows, if it follows one.
+
+        Those of an average are not there before it has begun.
+        """
+        if self.metric not in metrics:
             return
         value = metrics[self.metric]
-        if steps_by_metric(type(scheduler)):
+        if takes_metric(type(scheduler).step):
             scheduler.step(value)  # type: ignore[arg-type]
-        else:
-            scheduler.observe(value)  # type: ignore[attr-defined]
+        elif isinstance(scheduler, LRScheduler):
+            scheduler.observe(value)
 
 
 @cache
-def steps_by_metric(scheduler: type[LRScheduler]) -> bool:
-    """Whether `step` takes a metric in place of time, as that of torch's ReduceLROnPlateau."""
-    return "metrics" in inspect.signature(scheduler.step).parameters
+def takes_metric(step: Callable[..., None]) -> bool:
+    """Whether the `step` of a class of schedulers needs a metric, as that of ReduceLROnPlateau."""
+    metrics = inspect.signature(step).parameters.get("metrics")
+    return metrics is not None and metrics.default is metrics.empty

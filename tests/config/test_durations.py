@@ -72,7 +72,7 @@ def test_shares_of_a_run_never_exceed_it(seed: int) -> None:
     for _ in range(300):
         run = RunLength(
             generator.randint(1, 10_000), generator.randint(1, 300), generator.choice(["step", "epoch"])
-        )  # type: ignore[arg-type]
+        )
         cuts = sorted(generator.sample(range(1, 1000), generator.randint(1, 5)))
         shares = [b - a for a, b in zip([0, *cuts], [*cuts, 1000], strict=True)]
         counts = [run.count(f"{share / 10}%") for share in shares]

@@ -1,0 +1,132 @@
+"""What is wrong with a schedule as a whole, though each of its values is right."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Collection, Iterator
+from difflib import get_close_matches
+
+from torch.optim import Optimizer
+
+from optim_cli.config.durations import is_counted
+from optim_cli.config.mistakes import Mistake
+from optim_cli.config.schedules import Plan, Single
+from optim_cli.config.targets import hints_of
+from optim_cli.optim.lr_scheduler.place import schedulable
+from optim_cli.training.scheduling import Pace, takes_metric
+
+
+def contradictions(plan: Plan, pace: Pace, optimizer: Optimizer, metrics: Collection[str]) -> list[Mistake]:
+    """Lengths beyond the run, parts that never act, a metric or hyperparameter that there is not.
+
+    Args:
+        plan: what the config's scheduler comes to.
+        pace: how it goes on.
+        optimizer: whose hyperparameters are scheduled.
+        metrics: those that evaluations of this run give.
+    """
+    return [
+        *_too_long(plan, pace.interval),
+        *_without_effect(plan),
+        *_unknown_hyperparameters(plan, optimizer),
+        *_wrong_metric(plan, pace.metric, metrics),
+    ]
+
+
+def _too_long(plan: Plan, unit: str) -> Iterator[Mistake]:
+    """Durations that are longer than what they are in, and parts that are left without a step."""
+    there = f"the run has {plan.steps}" if plan.key == "scheduler" else f"{plan.key} has {plan.steps}"
+    if plan.single is not None:
+        for name, longest in _durations(plan.single).items():
+            if longest > plan.steps > 0:
+                given = plan.single.given[name]
+                what = f"{given!r} is too long: it makes {longest} {unit}s, and {there}"
+                yield Mistake(f"{plan.key}.{name}", what)
+    for part in plan.parts:
+        yield from _too_long(part, unit)
+    if plan.form != "sequence":
+        return
+    lengths = {part.key.removeprefix(f"{plan.key}.sequence").lstrip("."): part.length for part in plan.parts}
+    total = sum(x or 0 for x in lengths.values())
+    if total > plan.steps > 0:
+        each = ", ".join(f"{name} {length}" for name, length in lengths.items() if length)
+        what = f"its parts are too long: they make {total} {unit}s ({each}), and {there}"
+        yield Mistake(f"{plan.key}.sequence", what)
+    elif total == plan.steps > 0 and plan.parts[-1].length is None:
+        yield Mistake(
+            plan.parts[-1].key, f"never acts: the parts before it take all {total} {unit}s there are"
+        )
+
+
+def _without_effect(plan: Plan) -> Iterator[Mistake]:
+    """Parts of a chain that a later one undoes, as it sets the same outright."""
+    for index, part in enumerate(plan.parts):
+        yield from _without_effect(part)
+        later = plan.parts[index + 1 :] if plan.form == "chain" else ()
+        undone = {name: x.key for x in later for name in _set_outright(x)}
+        scheduled = _scheduled(part)
+        if scheduled <= undone.keys():
+            by = " and ".join(dict.fromkeys(undone[x] for x in sorted(scheduled)))
+            names = " and ".join(sorted(scheduled))
+            yield Mistake(part.key, f"never acts: {by} comes after it and sets {names} outright")
+
+
+def _scheduled(plan: Plan) -> set[str]:
+    """Hyperparameters that a schedule changes; the momentum that is cycled is called momentum."""
+    if plan.single is None:
+        return set().union(*map(_scheduled, plan.parts))
+    name = plan.single.hyperparameter
+    cycles = plan.single.values.get("cycle_momentum", "cycle_momentum" in _parameters(plan.single))
+    return {name, "momentum"} if cycles and name == "lr" else {name}
+
+
+def _set_outright(plan: Plan) -> set[str]:
+    """Those that it sets at every step, whatever they were."""
+    if plan.single is not None:
+        return _scheduled(plan) if getattr(plan.single.target, "outright", False) else set()
+    sets = list(map(_set_outright, plan.parts))
+    return set.union(*sets) if plan.form == "chain" else set.intersection(*sets)
+
+
+def _unknown_hyperparameters(plan: Plan, optimizer: Optimizer) -> Iterator[Mistake]:
+    known = schedulable(optimizer.defaults)
+    for key, single in plan.singles():
+        name = single.hyperparameter
+        if name not in known and "hyperparameter" in _parameters(single):
+            yield Mistake(
+                f"{key}.hyperparameter",
+                f"{name!r} is none of {type(optimizer).__name__}'s{_nearest(name, known)} (it has "
+                f"{', '.join(known)})",
+            )
+
+
+def _wrong_metric(plan: Plan, metric: str | None, metrics: Collection[str]) -> Iterator[Mistake]:
+    steps = {x.target: getattr(x.target, "step", None) for _, x in plan.singles()}
+    following = [target for target, step in steps.items() if step is not None and takes_metric(step)]
+    there = f"(evaluations give {', '.join(metrics)})"
+    if metric is None:
+        if following:
+            yield Mistake("scheduler.metric", f"missing; {following[0].__name__} follows one {there}")
+    elif not following:
+        yield Mistake("scheduler.metric", f"{metric!r} is given, but no schedule here follows a metric")
+    elif metric not in metrics:
+        yield Mistake(
+            "scheduler.metric", f"{metric!r} is no metric of this run{_nearest(metric, metrics)} {there}"
+        )
+
+
+def _nearest(name: str, known: Collection[str]) -> str:
+    near = get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _durations(single: Single) -> dict[str, int]:
+    """Parameter -> its duration, the longest of several."""
+    counted = [name for name, hint in hints_of(single.target).items() if is_counted(hint)]
+    values = {name: single.values.get(name) for name in counted}
+    lists = {name: value if isinstance(value, list) else [value] for name, value in values.items()}
+    return {name: max((x for x in each if x is not None), default=0) for name, each in lists.items()}
+
+
+def _parameters(single: Single) -> Collection[str]:
+    return inspect.signature(single.target).parameters
