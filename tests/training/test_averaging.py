@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import random
 import signal
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from torch.optim import swa_utils as theirs
 
 from optim_cli.datasets.dataset import Dataset
 from optim_cli.optim import ALGORITHMS
+from optim_cli.optim.lr_scheduler.cosine import CosineAnnealingLR
 from optim_cli.training.averaging import EMA, SWA, Average, Custom
 from optim_cli.training.checkpoint import Checkpoints
 from optim_cli.training.evaluation import evaluate
@@ -100,6 +102,31 @@ def test_half_life() -> None:
 def test_refused(make: Callable[[nn.Module], Average], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         make(nn.Linear(1, 1))
+
+
+@pytest.mark.parametrize("strategy", ["cos", "linear"])
+@pytest.mark.parametrize("scheduled", [True, False])
+def test_the_rate_from_the_start_on(strategy: Any, scheduled: bool) -> None:
+    """From what the schedule has come to, on to the rate of SWA; counted in steps or in epochs of 5."""
+    for steps in (1, 5):
+        model = nn.Linear(1, 1)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        scheduler = CosineAnnealingLR(optimizer, T_max=20) if scheduled else None
+        average = SWA(model, 8 * steps, 1, swa_lr=0.05, anneal=4 * steps, anneal_strategy=strategy)
+        schedule = average.schedule(scheduler, optimizer, steps)
+        assert schedule is not None
+        rates = []
+        for _ in range(16):
+            rates.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            schedule.step()
+        before = [0.05 * (1 + math.cos(math.pi * t / 20)) if scheduled else 0.1 for t in range(8)]
+        ways = [min(t / 4, 1) for t in range(8)]
+        if strategy == "cos":
+            ways = [(1 - math.cos(math.pi * x)) / 2 for x in ways]
+        assert rates == pytest.approx([*before, *(before[-1] + (0.05 - before[-1]) * x for x in ways)])
+    left_alone = SWA(model, 8, 1)
+    assert left_alone.schedule(scheduler, optimizer, 1) is scheduler
 
 
 def newest_half(average: torch.Tensor, current: torch.Tensor, count: torch.Tensor | int) -> torch.Tensor:
