@@ -116,7 +116,7 @@ class CosineAnnealingWarmRestarts(LRScheduler):
 
     def _move_to(self, t: float) -> None:
         self.last_epoch = floor(t)
-        self.T_cur, self.T_i = self._cycle(t)
+        self.T_cur, self.T_i = self._cycle(max(t, 0))
 
     def _cycle(self, t: float) -> tuple[float, int]:
         """How far the cycle of step t is, and how long it is."""

@@ -83,7 +83,15 @@ class ChainedScheduler(_Parts):
                 "ChainedScheduler expects at least one scheduler to be chained, but got no scheduler."
             )
         self._adopt(schedulers, optimizer or schedulers[0].optimizer)
+        if self.last_epoch == 0 and any(isinstance(part, _Parts) for part in schedulers):
+            # A sequence among the parts has undone what those before it set when they were made.
+            self._update_lr(0)
         self._note_values()
+
+    @property
+    def last_epoch(self) -> int:  # type: ignore[override]
+        """The step of the first part."""
+        return self._schedulers[0].last_epoch
 
     def coefficients(self, t: int) -> dict[str, Affine]:
         """Those of the parts, composed in order."""
