@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -28,11 +29,18 @@ CHOICES = {"model": "mlp", "dataset": "digits"}
 SMALL = ("model.hidden=[16]", "trainer.epochs=2", "trainer.measure_every=7")
 # What stands beside a choice that does not go with the rest of the default experiment.
 BESIDE: dict[str, tuple[str, ...]] = {
+    "lambda": ("plugins=[tests]", "scheduler.lr_lambda=tests.experiments.inverse_root"),
+    "multiplicative": ("plugins=[tests]", "scheduler.lr_lambda=tests.experiments.inverse_root"),
     "muon": ("model.bias=false",),
     "sparse_adam": ("dataset=python_reference", "model=bag_of_words"),
     "bag_of_words": ("dataset=python_reference", "optimizer=sparse_adam"),
     "python_reference": ("model=bag_of_words", "optimizer=sparse_adam"),
 }
+
+
+def inverse_root(step: int) -> float:
+    """A function that a config may name."""
+    return 1 / math.sqrt(1 + step)
 
 
 def config_of(*overrides: str) -> DictConfig:

@@ -149,7 +149,7 @@ WRONG: list[tuple[list[str], list[str]]] = [
     (["recipe=digits/none"], ["digits/none"]),
     (["optimizer.lr=="], ["optimizer.lr=="]),
     (["+1=2"], ["+1=2"]),
-    (["scheduler=null"], ["scheduler: null is no choice", "choices: cosine, none, onecycle"]),
+    (["scheduler=null"], ["scheduler: null is no choice", "choices: constant, cosine, cyclic"]),
     (["optimizer.lr=${nope}"], ["nope"]),
     (["hydra.run.dir=/dev/null/x"], ["/dev/null/x"]),
     (

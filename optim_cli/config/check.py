@@ -130,7 +130,7 @@ def _mistakes_in(
         beside: what to suggest for an unknown key besides the parameters.
     """
     named = node.get("_target_")
-    target, wrong = _tried(f"{prefix}_target_", named, partial(locate, named, kinds, plugins), plugins)
+    target, wrong = _tried(f"{prefix}_target_", named, lambda: locate(named, kinds, plugins), plugins)
     if wrong:
         return wrong
     found: list[Mistake] = []

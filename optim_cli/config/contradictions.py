@@ -44,18 +44,16 @@ def _too_long(plan: Plan, unit: str) -> Iterator[Mistake]:
                 yield Mistake(f"{plan.key}.{name}", what)
     for part in plan.parts:
         yield from _too_long(part, unit)
-    if plan.form != "sequence":
+    if plan.form != "sequence" or plan.steps <= 0:
         return
-    lengths = {part.key.removeprefix(f"{plan.key}.sequence").lstrip("."): part.length for part in plan.parts}
-    total = sum(x or 0 for x in lengths.values())
-    if total > plan.steps > 0:
-        each = ", ".join(f"{name} {length}" for name, length in lengths.items() if length)
-        what = f"its parts are too long: they make {total} {unit}s ({each}), and {there}"
-        yield Mistake(f"{plan.key}.sequence", what)
-    elif total == plan.steps > 0 and plan.parts[-1].length is None:
-        yield Mistake(
-            plan.parts[-1].key, f"never acts: the parts before it take all {total} {unit}s there are"
-        )
+    done = 0
+    for part in plan.parts:
+        before = f"the {done} of the parts before it, and {there}"
+        if done >= plan.steps:
+            yield Mistake(part.key, f"never acts: it comes after {before}")
+        elif part.length is not None and done + part.length > plan.steps:
+            yield Mistake(f"{part.key}.length", f"too long: it is {part.length} {unit}s after {before}")
+        done += part.length or 0
 
 
 def _without_effect(plan: Plan) -> Iterator[Mistake]:
