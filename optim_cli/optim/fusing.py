@@ -235,7 +235,8 @@ class Fusing(Composition):
         devices = {p.device for p in stepping.values()}
         pairs = averaged.pairs(model)
         own = [(x, p) for x, p in pairs if id(p) in stepping]
-        exponential = isinstance(averaged.multi_avg_fn, ExponentialAverage)
+        # Subclasses may decay in another way.
+        exponential = type(averaged.multi_avg_fn) is ExponentialAverage
         if exponential and len(devices) == 1 and all(mixes(x, p) for x, p in own):
             # Counted where graphs can count.
             averaged.n_averaged = averaged.n_averaged.to(devices.pop())

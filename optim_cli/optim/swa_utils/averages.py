@@ -108,8 +108,8 @@ class ExponentialAverage(DecayingAverage):
 
     Args:
         decay: weight of the average against the newest value.
-        warmup: the decay is the smaller one of `decay` and what this says after n averages were taken.
-            n is 0 for the first one, which is a copy in any case.
+        warmup: the decay is the smaller one of `decay` and what this says after n averages were taken;
+            a `decay` of 1 leaves it to the warmup. n is 0 for the first one, which is a copy in any case.
 
     Raises:
         ValueError: `decay` is outside [0, 1].

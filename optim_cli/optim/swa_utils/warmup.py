@@ -18,7 +18,8 @@ class Warmup:
     """A decay that grows with the count of averages that were taken before.
 
     Attributes:
-        formula: `formula(count, *numbers)` is the decay, in one expression, which kernels print as it stands.
+        formula: `formula(count, *numbers)` is the decay, in one expression, which kernels print as it stands;
+            where they cannot, foreach averages.
     """
 
     formula: ClassVar[Callable[..., Any]]
@@ -28,7 +29,7 @@ class Warmup:
 
     @property
     def numbers(self) -> tuple[float, ...]:
-        """What the formula takes besides the count, in order; two at most."""
+        """What the formula takes besides the count, in order; kernels take two."""
         return tuple(vars(self).values())
 
     def decay_at(self, count: Number) -> Number:

@@ -294,6 +294,7 @@ def _warm_up(warmup: type[Warmup] | None) -> Iterator[str]:
     if warmup is None:
         return
     count, *numbers = (x.arg for x in _arguments(warmup.formula))
+    assert len(numbers) <= layout.HOST_WORDS - layout.WARMUP, f"{warmup.__name__} takes too many numbers"
     [formula] = [x.value for x in parse(warmup.formula)[0].body if isinstance(x, ast.Return)]
     assert formula is not None
     renamed = {count: "_averaged", **{x: f"_warmup_{x}" for x in numbers}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -21,7 +22,20 @@ from tests.optim.execution.fused.interpreted.side_by_side import SOME, values_of
 from tests.optim.oracle import give, like, params_of, ran
 
 STEPS = 4
-WARMUPS = [InverseGammaWarmup(2.5, 0.75), PowerWarmup(3.0), PowerWarmup(0.0)]
+WARMUPS: list[Warmup] = [InverseGammaWarmup(2.5, 0.75), PowerWarmup(3.0), PowerWarmup(0.0)]
+
+
+@dataclass(frozen=True)
+class Hyperbolic(Warmup):
+    """One of a program's own."""
+
+    @staticmethod
+    def formula(count: Any) -> Any:
+        """TensorFlow's decay."""
+        return (1 + count) / (10 + count)
+
+
+WARMUPS.append(Hyperbolic())
 
 
 class Model(nn.Module):
@@ -50,8 +64,7 @@ def step(model: Model, optimizer: Any, gradients: list[Tensor]) -> None:
     optimizer.step()
 
 
-@pytest.mark.parametrize("warmup", WARMUPS, ids=str)
-@pytest.mark.parametrize("name", SOME)
+@pytest.mark.parametrize(("name", "warmup"), [*zip([*SOME, "SGD"], WARMUPS, strict=True)], ids=str)
 def test_warmups(name: str, warmup: Warmup, generator: torch.Generator) -> None:
     """The decay is the smaller one; another one takes over in the middle."""
     values = values_of(generator, [(5,), (2, 3)])
@@ -71,6 +84,34 @@ def test_warmups(name: str, warmup: Warmup, generator: torch.Generator) -> None:
     fused = sides[0][2]
     assert ran(fused) == {"fused": 2 * STEPS}
     assert len(fused._plans[0].averages) == len(values), "in the kernels"
+
+
+@pytest.mark.filterwarnings("ignore:SGD. no fused execution here")
+def test_what_kernels_cannot_say(generator: torch.Generator) -> None:
+    """Is averaged all the same, beside another execution; an average that decays in its own way, too."""
+
+    class Rounded(Hyperbolic):
+        @staticmethod
+        def formula(count: Any) -> Any:
+            return round(count) / 100
+
+    class Halved(ExponentialAverage):
+        def decay_at(self, count: Tensor | int) -> float | Tensor:
+            return 0.5
+
+    averages = {"foreach": get_ema_multi_avg_fn(0.9, warmup=Rounded()), "fused": Halved(0.9)}
+    for execution, average in averages.items():
+        values = values_of(generator, [(5,), (2, 3)])
+        model = Model(values)
+        averaged, optimizer = averaging(model, "SGD", "fused", average, None)
+        expected = model.trained[0].detach().clone()
+        for count in range(STEPS):
+            step(model, optimizer, like(values, generator))
+            decay = float(average.decay_at(count)) if count else 0.0
+            expected = decay * expected + (1 - decay) * model.trained[0].detach()
+        found = dict(averaged.module.named_parameters())["trained.0"].detach()
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+        assert ran(optimizer) == {execution: STEPS}
 
 
 @pytest.mark.parametrize("warmup", [None, WARMUPS[0]], ids=str)
