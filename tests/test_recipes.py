@@ -16,7 +16,7 @@ from tests.experiments import ROOT, config_of, train
 RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
 NAMES = [x.relative_to(ROOT / "recipes").with_suffix("").as_posix() for x in RECIPES]
 # What makes a recipe fit into four epochs, where it says durations in epochs.
-SHORTER = {"digits/swa": ("averaging.start=2 epochs", "averaging.anneal=1 epochs")}
+SHORTER = {"digits/torch_swa": ("averaging.start=2 epochs", "averaging.anneal=1 epochs")}
 DIGITS = [x for x in NAMES if x.startswith("digits/")]
 
 
