@@ -125,7 +125,10 @@ def test_summary(done: Done) -> None:
     last, best = evaluated[42], evaluated[values["best_step"]]
     assert all(last[x] == y for x, y in values["final"].items() if x in last)
     assert all(best[x] == y for x, y in values["best"].items() if x in best)
-    assert best["val/accuracy"] == max(x["val/accuracy"] for x in evaluated.values())
+    accuracies = [(x[f"{y}/accuracy"], y) for x in evaluated.values() for y in ("val", "val_averaged")]
+    chosen = {"model": "val", "averaged": "val_averaged"}[values["best_weights"]]
+    assert (best[f"{chosen}/accuracy"], chosen) in accuracies
+    assert best[f"{chosen}/accuracy"] == max(accuracies)[0]
     assert all(0 <= y <= 1 for x, y in values["final"].items() if x.endswith("accuracy"))
     assert values["final"] == done.results.final
     assert values["best"] == done.results.best
@@ -140,6 +143,8 @@ def test_checkpoints(done: Done) -> None:
     best = checkpoint_of(done.directory)
     assert best["step"] == done.results.best_step
     assert best["best"]["val/accuracy"] == done.results.best["val/accuracy"]
+    alone = torch.load(done.directory / "checkpoints" / "averaged.pt", weights_only=True)
+    assert all(same_bits(x, last["averages"]["averaged"][f"module.{name}"]) for name, x in alone.items())
 
 
 def test_curves_are_a_picture(done: Done) -> None:

@@ -136,7 +136,7 @@ class SWA(Average):
         swa_lr: Annotated[float, Gt(0)] | None = None,
         anneal: Steps = 10,
         anneal_strategy: Literal["cos", "linear"] = "cos",
-        use_buffers: bool = False,
+        use_buffers: bool = True,
         update_bn: bool = True,
     ) -> None:
         super().__init__(model, start, every, use_buffers, update_bn, multi_avg_fn=get_swa_multi_avg_fn())

@@ -74,6 +74,12 @@ class Results:
     epochs: int
     seconds: float
 
+    @property
+    def objective(self) -> float:
+        """Accuracy of the best weights on val; without a validation set, of the last on test."""
+        chosen = f"{prefix_of('val', self.best_weights)}/accuracy"
+        return self.best.get(chosen, self.final["test/accuracy"])
+
 
 @dataclass
 class Training:

@@ -74,6 +74,16 @@ def test_collect(tmp_path: Path) -> None:
     assert jobs[4].metrics == {**nothing, "test/accuracy": 0.75}
 
 
+def test_where_an_average_is_the_best(tmp_path: Path) -> None:
+    """Its metrics are those of the job."""
+    best = {"val/accuracy": 0.5, "val_averaged_ema/accuracy": 0.75, "val_averaged_ema/loss": 0.25}
+    leave_summary(tmp_path / "0", best, final={"test/accuracy": 0.5, "test_averaged_ema/accuracy": 0.625})
+    summary = tmp_path / "0" / "summary.json"
+    summary.write_text(summary.read_text().replace('"model"', '"averaged_ema"'))
+    [job] = collect(tmp_path)
+    assert job.metrics == {"val/accuracy": 0.75, "val/loss": 0.25, "test/accuracy": 0.625}
+
+
 def test_an_empty_sweep(tmp_path: Path) -> None:
     assert not collect(tmp_path)
     assert not rank([])
