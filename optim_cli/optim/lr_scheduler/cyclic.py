@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt
 from torch.optim import Optimizer
 
+from optim_cli.optim.lr_scheduler import place
 from optim_cli.optim.lr_scheduler.momentum import begin, momentum_of
 from optim_cli.optim.lr_scheduler.schedule import Affine, LRScheduler, Steps, per_group
 
@@ -65,7 +66,8 @@ class CyclicLR(LRScheduler):
         groups = optimizer.param_groups
         lowest = per_group("base_lr", base_lr, len(groups))
         if last_epoch == -1:
-            self._set(hyperparameter, lowest)
+            for group, rate in zip(groups, lowest, strict=True):
+                place.write(group, hyperparameter, rate)
         self.max_lrs = per_group("max_lr", max_lr, len(groups))
         up = float(step_size_up)
         self.total_size = up + (up if step_size_down is None else float(step_size_down))
@@ -89,19 +91,19 @@ class CyclicLR(LRScheduler):
 
     def affine(self, t: int) -> Affine:
         """The value itself."""
-        height = self._height(t)
-        return 0.0, [
-            low + (high - low) * height for low, high in zip(self.base_lrs, self.max_lrs, strict=True)
-        ]
+        return self._between(self.base_lrs, self.max_lrs, self._height(t))
 
-    def companions(self, t: int) -> dict[str, Affine]:
-        """The momentum, highest where the rate is lowest."""
-        if not self.cycle_momentum:
-            return {}
+    def coefficients(self, t: int) -> dict[str, Affine]:
+        """With the momentum, which is highest where the rate is lowest."""
         height = self._height(t)
-        ends = zip(self.base_momentums, self.max_momentums, strict=True)
-        name = "betas.0" if self.use_beta1 else "momentum"
-        return {name: (0.0, [high - (high - low) * height for low, high in ends])}
+        found = {self.hyperparameter: self._between(self.base_lrs, self.max_lrs, height)}
+        if self.cycle_momentum:
+            name = "betas.0" if self.use_beta1 else "momentum"
+            found[name] = self._between(self.max_momentums, self.base_momentums, height)
+        return found
+
+    def _between(self, first: list[Any], last: list[Any], share: float) -> Affine:
+        return 0.0, [x + (y - x) * share for x, y in zip(first, last, strict=True)]
 
     def scale_fn(self, x: float) -> float:
         """The height of a cycle, or at a step, as a share of the first one's."""

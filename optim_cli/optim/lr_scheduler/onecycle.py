@@ -89,13 +89,17 @@ class OneCycleLR(LRScheduler):
 
     def affine(self, t: int) -> Affine:
         """The value itself."""
-        return 0.0, self._at(t, "lr")
+        phase, left = self._where(t)
+        return self._between(phase["start_lr"], phase["end_lr"], left)
 
-    def companions(self, t: int) -> dict[str, Affine]:
-        """The momentum, lowest at the peak of the rate."""
-        if not self.cycle_momentum:
-            return {}
-        return {"betas.0" if self.use_beta1 else "momentum": (0.0, self._at(t, "momentum"))}
+    def coefficients(self, t: int) -> dict[str, Affine]:
+        """With the momentum, which is lowest at the peak of the rate."""
+        phase, left = self._where(t)
+        found = {self.hyperparameter: self._between(phase["start_lr"], phase["end_lr"], left)}
+        if self.cycle_momentum:
+            name = "betas.0" if self.use_beta1 else "momentum"
+            found[name] = self._between(phase["start_momentum"], phase["end_momentum"], left)
+        return found
 
     def step(self, epoch: int | None = None) -> None:
         """Set rate and momentum of the next step; past the end, hold the last and warn once."""
@@ -107,8 +111,8 @@ class OneCycleLR(LRScheduler):
                 stacklevel=2,
             )
 
-    def _at(self, t: int, what: str) -> list[float]:
-        """Rate or momentum of every group."""
+    def _where(self, t: int) -> tuple[dict[str, Any], float]:
+        """The phase of a step, and how much of the way to its end is left."""
         t = min(t, self.total_steps - 1)
         start = 0.0
         for phase in self._schedule_phases[:-1]:
@@ -120,9 +124,12 @@ class OneCycleLR(LRScheduler):
         # A phase of no length (a cycle of one step) is at its end.
         length = phase["end_step"] - start
         progress = (t - start) / length if length > 0 else 1.0
-        left = 1 - progress if self._anneal_func_type == "linear" else (cos(pi * progress) + 1) / 2
-        first, last = phase[f"start_{what}"], phase[f"end_{what}"]
-        return [group[last] + (group[first] - group[last]) * left for group in self.optimizer.param_groups]
+        return phase, 1 - progress if self._anneal_func_type == "linear" else (cos(pi * progress) + 1) / 2
+
+    def _between(self, first: str, last: str, left: float) -> Affine:
+        """Values of every group, between two that it holds under these names."""
+        groups = self.optimizer.param_groups
+        return 0.0, [group[last] + (group[first] - group[last]) * left for group in groups]
 
 
 def _length(total_steps: int | None, epochs: int | None, steps_per_epoch: int | None) -> int:

@@ -154,10 +154,8 @@ class SequentialLR(_Parts):
             return
         for part in schedulers:
             name = getattr(part, "hyperparameter", "lr")
-            self._set(
-                name,
-                [group.get(f"initial_{name}", place.read(group, name)) for group in optimizer.param_groups],
-            )
+            for group in optimizer.param_groups:
+                place.write(group, name, group.get(f"initial_{name}", place.read(group, name)))
             _take_back(part)
         self._initial_step()
 

@@ -62,6 +62,13 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
     # As an attribute of the object only where it is another one: a state_dict has the keys of torch's.
     hyperparameter = "lr"
 
+    # Whether a subclass of a user's says its values as those of torch do.
+    _by_get_lr = False
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls._by_get_lr = cls.get_lr is not LRScheduler.get_lr
+
     def __init__(self, optimizer: Optimizer, last_epoch: int = -1, *, hyperparameter: str = "lr") -> None:
         self._attach(optimizer, hyperparameter)
         initial = f"initial_{hyperparameter}"
@@ -94,13 +101,9 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         """
         raise TypeError(f"{type(self).__name__} does not say its values beforehand; only steps show them")
 
-    def companions(self, t: int) -> dict[str, Affine]:
-        """The same for hyperparameters that go along with the scheduled one, such as a cycled momentum."""
-        return {}
-
     def coefficients(self, t: int) -> dict[str, Affine]:
-        """(a_t, b_t) by hyperparameter, for all that are set."""
-        return {self.hyperparameter: self.affine(t), **self.companions(t)}
+        """(a_t, b_t) by hyperparameter, for all that are set: a cycled momentum goes along with the rate."""
+        return {self.hyperparameter: self.affine(t)}
 
     def jump(self, t: int) -> dict[str, Affine]:
         """What leads to step t at once, from wherever: the values of a schedule left to itself."""
@@ -126,10 +129,7 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
 
     def get_lr(self) -> list[float | Tensor]:
         """The values of step `last_epoch`, from those that the groups hold now."""
-        values = self._held(self.hyperparameter)
-        if self._resumes():
-            return [place.copied(x) for x in values]
-        return _advanced(values, self.affine(self.last_epoch))
+        return _advanced(self._held(self.hyperparameter), self.affine(self.last_epoch))
 
     def step(self, epoch: int | None = None) -> None:
         """Go on to the next step, after `optimizer.step()`.
@@ -151,39 +151,47 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
 
     def _update_lr(self, epoch: int | None = None) -> None:
         # Under this name torch's SequentialLR starts its parts anew.
-        self._move_to(self.last_epoch + 1 if epoch is None else epoch)
-        if epoch is None:
-            self._set(self.hyperparameter, self.get_lr())
-            affines = {} if self._resumes() else self.companions(self.last_epoch)
+        t = self.last_epoch + 1 if epoch is None else epoch
+        self._move_to(t)
+        if epoch is not None:
+            affines = self.jump(t)
+        elif self._by_get_lr:
+            affines = {self.hyperparameter: (0.0, self.get_lr())}
+        elif self._is_initial and t > 0 and not self.outright:
+            affines = {}  # the groups of a resumed run hold the values already
         else:
-            affines = self.jump(epoch)
+            affines = self.coefficients(t)
         for name, affine in affines.items():
-            self._set(name, _advanced(self._held(name), affine))
+            self._apply(name, affine)
         self._note_values()
 
+    def _apply(self, name: str, affine: Affine) -> None:
+        """Set a hyperparameter of every group to a * x + b; where a is 0, x has no influence."""
+        groups = self.optimizer.param_groups
+        if "." in name or not isinstance(groups[0][name], float):
+            for group, value in zip(groups, _advanced(self._held(name), affine), strict=True):
+                place.write(group, name, value)
+            return
+        # The common case, at every step of a run.
+        a, b = affine
+        scales = repeat(a) if isinstance(a, float) else a
+        offsets = repeat(b) if isinstance(b, float) else b
+        for group, k, v in zip(groups, scales, offsets):  # noqa: B905
+            group[name] = k * group[name] + v if k else v
+
     def _note_values(self) -> None:
-        self._last_lr = [place.copied(x) for x in self._held(self.hyperparameter)]
+        name = self.hyperparameter
+        if "." in name or not isinstance(self.optimizer.param_groups[0][name], float):
+            self._last_lr = [place.copied(x) for x in self._held(name)]
+        else:
+            self._last_lr = [group[name] for group in self.optimizer.param_groups]
 
     def _move_to(self, t: int) -> None:
         """Be at step t, without setting anything."""
         self.last_epoch = t
 
-    def _resumes(self) -> bool:
-        """Whether this is the start of a resumed schedule whose values the groups hold already."""
-        return self._is_initial and self.last_epoch > 0 and not self.outright
-
     def _held(self, name: str) -> list[float | Tensor]:
-        groups = self.optimizer.param_groups
-        if "." in name:
-            return [place.read(group, name) for group in groups]
-        return [group[name] for group in groups]
-
-    def _set(self, name: str, values: Iterable[float | Tensor]) -> None:
-        for group, value in zip(self.optimizer.param_groups, values, strict=True):
-            if "." in name or isinstance(group[name], Tensor):
-                place.write(group, name, value)
-            else:
-                group[name] = value
+        return [place.read(group, name) for group in self.optimizer.param_groups]
 
     def _initial(self, name: str) -> list[float]:
         """The values before the first step."""
