@@ -93,13 +93,16 @@ def _check_plans(
 ) -> None:
     """Refuse another length of the run where schedule or averaging took theirs from it."""
     was = _numbers(before, state["total_steps"], state["steps_per_epoch"])
+    found = []
     for key, number in _numbers(values, training.total_steps, training.steps_per_epoch).items():
         if number != was.get(key, number):
             old = str(was[key]).replace(" ", "")
-            raise ConfigError(
+            found.append(
                 f"{key}: it was planned for {old} and cannot be planned anew for {number}; keep the length "
                 f"of the run, or the plan with {key}={old}"
             )
+    if found:
+        raise ConfigError("\n".join(found))
 
 
 def _numbers(values: Mapping[str, Any], steps: int, steps_per_epoch: int) -> dict[str, Any]:

@@ -325,6 +325,30 @@ def test_what_cannot_go_on(tmp_path: Path) -> None:
     assert not (tmp_path / "nowhere").exists()
 
 
+def test_a_schedule_that_follows_the_length_of_the_run(tmp_path: Path) -> None:
+    """What came of shares of the run stays, or is refused by its number; lengths in epochs go on."""
+    follows = (*SMALL, "trainer.epochs=2", "scheduler=warmup_cosine", "scheduler.sequence.warmup.length=25%")
+    train(tmp_path / "share", *follows)
+    longer = (*follows, "trainer.epochs=3")
+    with pytest.raises(ConfigError) as caught:
+        train(tmp_path / "share", *longer, resume=True)
+    lines = str(caught.value).splitlines()
+    kept = [re.fullmatch(r"(.*): it was planned for .*; .* or the plan with (.*=\d+)", x) for x in lines]
+    assert [x and x[2] for x in kept] == [
+        "scheduler.sequence.warmup.length=6",
+        "scheduler.sequence.warmup.total_iters=6",
+        "scheduler.sequence.cosine.T_max=18",
+    ]
+    done = train(tmp_path / "share", *longer, *(x[2] for x in kept if x), resume=True)
+    assert done.results.steps == 36
+    fixed = (*SMALL, "trainer.epochs=2", "scheduler=multistep", "scheduler.milestones=[1 epochs,18 steps]")
+    train(tmp_path / "epochs", *fixed)
+    done = train(tmp_path / "epochs", *fixed, "trainer.epochs=3", resume=True)
+    rates = {x["step"]: x["lr"] for x in lines_of(done.directory) if "lr" in x}
+    changes = [step for step in rates if step > 1 and rates[step] != rates[step - 1]]
+    assert changes == [13, 19]
+
+
 def test_a_config_that_changes(tmp_path: Path) -> None:
     """The new length is kept in the folder; what differs around the run is said."""
     overrides = (*SMALL, "scheduler=none")

@@ -12,7 +12,7 @@ import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from optim_cli.assemble import assemble, resolve
+from optim_cli.assemble import assemble, refusals, resolve
 from optim_cli.config.check import mistakes
 from optim_cli.errors import ConfigError
 from optim_cli.optim import ALGORITHMS
@@ -257,7 +257,20 @@ ATOMS: list[Any] = [
         inf,
         -inf,
     ),
-    *("", "auto", "cpu", "relu", "0.1", "nan", "_target_", "optim_cli.optim.SGD", "torch.nn.Linear", "é\n"),
+    *(
+        "",
+        "auto",
+        "cpu",
+        "5 epochs",
+        "200%",
+        "relu",
+        "0.1",
+        "nan",
+        "_target_",
+        "optim_cli.optim.SGD",
+        "torch.nn.Linear",
+        "é\n",
+    ),
 ]
 # Sizes of memory, where a large value is right and cannot be had.
 BOUNDED = {"hidden", "num_samples", "input_shape", "num_classes", "padding"}
@@ -306,7 +319,8 @@ def test_any_value_anywhere(seed: int, tmp_path: Path, monkeypatch: pytest.Monke
         for x in (
             ("averaging=ema", "+dataset.augmentation={_target_:optim_cli.datasets.augmentation.CropFlip,"
              "padding:1,flip:true}"),
-            ("optimizer=sgd", "scheduler=cosine", "dataset=synthetic", "dataset.num_samples=200"),
+            ("optimizer=sgd", "scheduler=warmup_cosine", "dataset=synthetic", "dataset.num_samples=200"),
+            ("scheduler=plateau", "model=logistic"),
             ("dataset=mnist", "model=logistic", "scheduler=none"),
         )
     ]  # fmt: skip
@@ -328,6 +342,7 @@ def test_any_value_anywhere(seed: int, tmp_path: Path, monkeypatch: pytest.Monke
         print(told)
         try:
             resolved = resolve(DictConfig(values))
+            refusals(resolved)
             assemble(resolved, torch.device("cpu"))
         except ConfigError as error:
             messages.append(str(error))

@@ -109,6 +109,19 @@ def test_differences() -> None:
     assert "trainer.epochs" in CHANGEABLE
 
 
+def test_durations_may_become_numbers() -> None:
+    """What follows the run's length is compared where the numbers are known."""
+    old = {
+        "scheduler": {"a": "10%", "b": ["50%", 7], "c": None, "d": 5, "e": "linear"},
+        "averaging": {"start": "2 epochs"},
+    }
+    counted = {"a": 6, "b": [30, 7], "c": 60, "d": 5, "e": "linear"}
+    assert not differences(old, {"scheduler": counted, "averaging": {"start": 24}})
+    changed = {**counted, "d": 6, "e": "cos"}
+    found = differences(old, {"scheduler": changed, "averaging": {"start": 24}})
+    assert [x.key for x in found] == ["scheduler.d", "scheduler.e"]
+
+
 NO_RUN: dict[str, tuple[str | bytes, str]] = {
     "empty": ("", "is no config of a run: it has no model, dataset"),
     "text": ("abc", "is no config of a run"),

@@ -1,0 +1,257 @@
+"""Schedules in configs: what is refused in them, what they come to, and what gets built of them."""
+
+from __future__ import annotations
+
+import random
+from copy import deepcopy
+from itertools import accumulate
+from typing import Any
+
+import pytest
+import torch
+from torch.optim import lr_scheduler as torchs
+
+from optim_cli.assemble import assemble, refusals, resolve
+from optim_cli.config.check import mistakes
+from optim_cli.config.durations import RunLength
+from optim_cli.config.schedules import plan
+from optim_cli.optim.lr_scheduler.parts import SequentialLR
+from optim_cli.training.loop import Training
+from tests.experiments import config_of
+
+OURS = "optim_cli.optim.lr_scheduler."
+CPU = torch.device("cpu")
+WORDS = "allowed: a whole number greater than or equal to 1, or text such as '500 steps', '5 epochs', '10%'"
+
+
+def single(name: str, **arguments: Any) -> dict[str, Any]:
+    return {"_target_": name if "." in name else OURS + name, **arguments}
+
+
+WARMUP = single("LinearLR", start_factor=0.1, total_iters=None)
+COSINE = single("CosineAnnealingLR", T_max=None)
+PLATEAU = single("ReduceLROnPlateau")
+
+
+@pytest.fixture(scope="module")
+def default() -> dict[str, Any]:
+    """A run of 63 steps, 3 epochs, without a schedule."""
+    return resolve(config_of("optimizer=sgd", "scheduler=none", "trainer.epochs=3", "model.hidden=[]"))
+
+
+def scheduled(values: dict[str, Any], scheduler: dict[str, Any], **groups: Any) -> dict[str, Any]:
+    return deepcopy(values) | {"scheduler": deepcopy(scheduler)} | groups
+
+
+# scheduler -> key below it: what is said of it
+MISFORMED: list[tuple[dict[str, Any], dict[str, str]]] = [
+    (
+        {"sequence": {"warmup": WARMUP | {"length": "5 epocks", "start_factr": 1},
+                      "rest": COSINE | {"T_max": 0}}},
+        {
+            ".sequence.warmup.length": f"'5 epocks' is not allowed; {WORDS}",
+            ".sequence.warmup.start_factr": "did you mean scheduler.sequence.warmup.start_factor?",
+            ".sequence.rest.T_max": f"0 is not allowed; {WORDS}",
+        },
+    ),
+    ({"sequence": {"a": WARMUP, "b": COSINE}}, {".sequence.a.length": "missing; allowed: a whole number"}),
+    (
+        {"sequence": [WARMUP | {"length": 3, "intervl": 1}, {"chain": [COSINE, {"_target_": "os.system"}]}]},
+        {
+            ".sequence[0].intervl": "unknown key",
+            ".sequence[1].chain[1]._target_": "'os.system' may not be called",
+        },
+    ),
+    ({"chain": {"a": WARMUP | {"length": 3}}}, {".chain.a.length": "unknown key"}),
+    ({"chain": {"a": WARMUP}, "sequence": {"a": WARMUP}}, {"": "has chain and sequence; a schedule is one"}),
+    (WARMUP | {"chain": [COSINE]}, {"": "has _target_ and chain"}),
+    ({"chain": {}}, {".chain": "{} is not allowed; allowed: schedules by name, or a list"}),
+    ({"sequence": None}, {".sequence": "null is not allowed"}),
+    ({"chain": {"a": None, "b": {}}}, {".chain.a": "null is not allowed", ".chain.b._target_": "may not be"}),
+    ({"chain": [WARMUP], "gamma": 1}, {".gamma": "unknown key (known: chain, interval, metric)"}),
+    ({"interval": "day", "metric": 3}, {".interval": "or 'epoch'", ".metric": "a text", "._target_": ""}),
+    (single("MultiStepLR", milestones=["5%", "x", 0]), {".milestones[1]": "'x'", ".milestones[2]": "0 is"}),
+    (single("LambdaLR", lr_lambda="math.exp"), {".lr_lambda": "'math.exp' may not be called; allowed: the"}),
+    (single("LambdaLR", lr_lambda="torch.exp"), {".lr_lambda": "in optim_cli.optim"}),
+    (single("LambdaLR", lr_lambda=["optim_cli.cli.main"]), {".lr_lambda": "no function that may be called"}),
+    (single("LambdaLR", lr_lambda=3), {".lr_lambda": "allowed: the dotted name of a function or a list"}),
+    (single("LambdaLR", lr_lambda="optim_cli.optim.nothing.at_all"), {".lr_lambda": "is not to be found"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("scheduler", "expected"), MISFORMED, ids=lambda x: str(x)[:60])
+def test_misformed(default: dict[str, Any], scheduler: dict[str, Any], expected: dict[str, str]) -> None:
+    found = {x.key: x.what for x in mistakes(scheduled(default, scheduler))}
+    assert found.keys() == {f"scheduler{key}" for key in expected}
+    for key, says in expected.items():
+        assert says in found[f"scheduler{key}"]
+
+
+CONTRADICTORY: list[tuple[dict[str, Any], dict[str, str]]] = [
+    (single("StepLR", step_size="5 epochs"), {".step_size": "'5 epochs' is too long: it makes 105"}),
+    (single("MultiStepLR", milestones=[5, "200%"]), {".milestones": "it makes 126 steps, and the run has"}),
+    (COSINE | {"T_max": 4, "interval": "epoch"}, {".T_max": "it makes 4 epochs, and the run has 3"}),
+    (
+        {"sequence": {"a": WARMUP | {"length": "1 epoch"}, "b": COSINE | {"length": "80%"}, "c": COSINE}},
+        {
+            ".sequence.b.length": "it is 50 steps after the 21 of the parts before it, and the run has 63",
+            ".sequence.c": "never acts: it comes after the 71 of the parts before it",
+        },
+    ),
+    ({"sequence": [WARMUP | {"length": 63}, COSINE]}, {".sequence[1]": "never acts: it comes after the 63"}),
+    (
+        {"sequence": {"a": {"length": 9, "sequence": [WARMUP | {"length": 10}]},
+                      "b": COSINE | {"T_max": 55}}},
+        {
+            ".sequence.a.sequence[0].length": "it is 10 steps after the 0 of the parts before it, and "
+            "scheduler.sequence.a has 9",
+            ".sequence.b.T_max": "55 is too long: it makes 55 steps, and scheduler.sequence.b has 54",
+        },
+    ),
+    (
+        {"chain": {"a": WARMUP, "b": single("LambdaLR", lr_lambda="tests.experiments.inverse_root")}},
+        {".chain.a": "never acts: scheduler.chain.b comes after it and sets lr outright"},
+    ),
+    (
+        {"chain": [
+            {"sequence": [WARMUP | {"length": 9}, COSINE]},
+            single("CosineAnnealingWarmRestarts", T_0=9, hyperparameter="momentum"),
+            single("OneCycleLR", max_lr=1.0, total_steps=None),
+        ]},
+        {".chain[0]": "sets lr outright", ".chain[1]": "scheduler.chain[2] comes after it and sets momentum"},
+    ),
+    (PLATEAU, {".metric": "missing; ReduceLROnPlateau follows one (evaluations give train/loss, train/acc"}),
+    (single("torch.optim.lr_scheduler.ReduceLROnPlateau"), {".metric": "missing"}),
+    (COSINE | {"metric": "val/loss"}, {".metric": "'val/loss' is given, but no schedule here follows"}),
+    (
+        PLATEAU | {"metric": "val/los", "hyperparameter": "momentun"},
+        {
+            ".metric": "'val/los' is no metric of this run; did you mean val/loss? (evaluations give "
+            "train/loss, train/accuracy, val/loss, val/accuracy)",
+            ".hyperparameter": "'momentun' is none of SGD's; did you mean momentum? (it has lr, momentum, ",
+        },
+    ),
+    (PLATEAU | {"metric": "val_averaged/loss"}, {".metric": "no metric of this run"}),
+    (single("StepLR", step_size=9, hyperparameter="betas.0"), {".hyperparameter": "is none of SGD's"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("scheduler", "expected"), CONTRADICTORY, ids=lambda x: str(x)[:60])
+def test_contradictory(default: dict[str, Any], scheduler: dict[str, Any], expected: dict[str, str]) -> None:
+    values = scheduled(default, scheduler, plugins=["tests"])
+    assert not mistakes(values)
+    found = {x.key: x.what for x in refusals(values)}
+    assert found.keys() == {f"scheduler{key}" for key in expected}
+    for key, says in expected.items():
+        assert says in found[f"scheduler{key}"]
+
+
+def test_what_is_no_contradiction(default: dict[str, Any]) -> None:
+    """Parts of which something is left, metrics that there are, and a resumed run shorter than its plan."""
+    warm = {"sequence": [WARMUP | {"length": 9}, COSINE]}
+    average = {"_target_": "optim_cli.training.averaging.EMA", "decay": 0.9}
+    for scheduler, groups in (
+        ({"chain": [single("CosineAnnealingWarmRestarts", T_0=9), warm]}, {}),
+        ({"chain": [warm, single("LambdaLR", lr_lambda="tests.experiments.inverse_root",
+                                 hyperparameter="weight_decay")]}, {}),
+        ({"chain": [warm, {"sequence": [single("LambdaLR", lr_lambda="tests.experiments.inverse_root",
+                                               length=20), COSINE]}]}, {}),
+        ({"chain": [warm, PLATEAU], "metric": "val_averaged/loss"}, {"averaging": average}),
+        (single("torch.optim.lr_scheduler.ReduceLROnPlateau") | {"metric": "train/loss"}, {}),
+        ({"sequence": [WARMUP | {"length": "100%"}]}, {}),
+        (COSINE | {"T_max": 64}, {"resume": "a run"}),
+    ):  # fmt: skip
+        values = scheduled(default, scheduler, plugins=["tests"], **groups)
+        assert not mistakes(values)
+        assert not refusals(values)
+
+
+def test_a_constructor_is_told_by_the_key_of_its_part(default: dict[str, Any]) -> None:
+    cycle = single("OneCycleLR", max_lr=[0.1, 0.2], total_steps=None)
+    [found] = refusals(scheduled(default, {"sequence": [WARMUP | {"length": 9}, {"chain": [cycle]}]}))
+    assert found.key == "scheduler.sequence[1].chain[0]"
+    assert "max_lr must have the same length" in found.what
+    theirs = single("torch.optim.lr_scheduler.ReduceLROnPlateau")
+    [found] = refusals(scheduled(default, {"chain": [theirs, COSINE], "metric": "val/loss"}))
+    assert found.key == "scheduler"
+    assert "use optim_cli.optim.lr_scheduler.ReduceLROnPlateau" in found.what
+
+
+def test_lengths_and_milestones(seed: int) -> None:
+    """Random parts, of which the open ones fill what is left."""
+    generator = random.Random(seed)
+    for _ in range(100):
+        run = RunLength(generator.randint(500, 5000), generator.randint(5, 50))
+        lengths: list[Any] = [
+            generator.choice([9, "12 steps", "1.5 epochs", "7%"]) for _ in range(generator.randint(1, 5))
+        ]
+        parts = {f"part{i}": COSINE | {"length": x} for i, x in enumerate(lengths)} | {"last": COSINE}
+        found = plan({"sequence": parts, "interval": "step"}, run)
+        counts = [run.count(x) for x in lengths]
+        assert found.milestones == list(accumulate(counts))
+        assert [x.length for x in found.parts] == [*counts, None]
+        totals = [x.values["T_max"] for _, x in found.singles()]
+        assert totals == [*counts, run.steps - sum(counts)]
+        expected = dict(zip([f"scheduler.sequence.part{i}.T_max" for i in range(9)], counts, strict=False))
+        numbers = found.numbers()
+        assert expected.items() <= numbers.items()
+        assert numbers["scheduler.sequence.last.T_max"] == totals[-1]
+
+
+def rates(training: Training, steps: int) -> list[float]:
+    """The rate of each step, with the scheduler stepped as in a run."""
+    found = []
+    assert training.scheduler is not None
+    for step in range(1, steps + 1):
+        found.append(float(training.optimizer.param_groups[0]["lr"]))
+        training.optimizer.step()
+        training.pace.after_step(training.scheduler, step, training.steps_per_epoch)
+    return found
+
+
+def test_built_as_by_hand(default: dict[str, Any]) -> None:
+    """Nested, by name and as a list, of torch's classes too, in steps and in epochs."""
+    theirs = single("torch.optim.lr_scheduler.StepLR", step_size=20)
+    node = {
+        "chain": {
+            "whole": {"sequence": {"warmup": WARMUP | {"length": "10%"}, "rest": {"sequence": [
+                single("ExponentialLR", gamma=0.9, length="1 epoch"), COSINE]}}},
+            "step": theirs,
+        }
+    }  # fmt: skip
+    values = scheduled(default, node)
+    assert not mistakes(values)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], values["optimizer"]["lr"])
+    parts: list[torchs.LRScheduler] = [
+        torchs.LinearLR(optimizer, 0.1, total_iters=6),
+        torchs.ExponentialLR(optimizer, 0.9),
+        torchs.CosineAnnealingLR(optimizer, 63 - 6 - 21),
+    ]
+    sequence = torchs.SequentialLR(optimizer, parts, [6, 27])
+    chain = torchs.ChainedScheduler([sequence, torchs.StepLR(optimizer, 20)], optimizer)
+    expected = []
+    for _ in range(63):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        chain.step()
+    assert rates(assemble(values, CPU), 63) == pytest.approx(expected, abs=1e-14)
+
+    values = scheduled(default, {"sequence": [theirs | {"step_size": 1, "length": "2 epochs"}, COSINE]})
+    by_epoch = rates(assemble(scheduled(values, values["scheduler"] | {"interval": "epoch"}), CPU), 63)
+    start = values["optimizer"]["lr"]
+    assert by_epoch == pytest.approx([start] * 21 + [start / 10] * 21 + [start] * 21)
+
+
+def test_overridden_from_the_command_line() -> None:
+    """A value of a part, a part of its own, and one that takes its peak from the optimizer."""
+    cycle = f"{{_target_: {OURS}OneCycleLR, max_lr: '${{optimizer.lr}}', total_steps: null}}"
+    config = config_of(
+        *("optimizer=sgd", "scheduler=warmup_cosine", "trainer.epochs=3", "optimizer.lr=0.4"),
+        *("scheduler.sequence.warmup.length=1 epochs", "+scheduler.sequence.cosine.length=50%"),
+        f"+scheduler.sequence.cycle={cycle}",
+    )
+    training = assemble(resolve(config), CPU)
+    assert isinstance(training.scheduler, SequentialLR)
+    found = rates(training, 63)
+    assert found[21 + 31] == pytest.approx(0.4 / 25)
+    assert max(found[21 + 31 :]) == pytest.approx(0.4, rel=0.1)
