@@ -204,17 +204,17 @@ def test_as_a_loop_written_by_hand(name: str, task: Task, recorder: Any, seed: i
             alone.load_state_dict(torch.load(saved, weights_only=True))
             for x, y in zip(alone.state_dict().values(), average.module.state_dict().values(), strict=True):
                 torch.testing.assert_close(x, y, rtol=1e-6, atol=1e-7)
-    scores = {
-        (line[3][f"{split}/accuracy"], -line[3][f"{split}/loss"]): (line[1], split)
+    scores = [
+        ((line[3][f"{split}/accuracy"], -line[3][f"{split}/loss"]), line[1], split)
         for line in recorder.calls
         if line[0] == "evaluated"
         for split in ("val", *(f"val_{key}" for key in averages))
         if f"{split}/accuracy" in line[3]
-    }
-    best_step, split = scores[max(scores)]
+    ]
+    (accuracy, _), best_step, split = max(scores, key=lambda x: x[0])  # the first of equals
     weights = split.removeprefix("val").removeprefix("_") or "model"
     assert (results.best_step, results.best_weights) == (best_step, weights)
-    assert results.objective == results.best[f"{split}/accuracy"] == max(scores)[0]
+    assert results.objective == results.best[f"{split}/accuracy"] == accuracy
     assert f"{split.replace('val', 'test')}/accuracy" in results.best
 
 
