@@ -97,9 +97,7 @@ class CosineAnnealingWarmRestarts(LRScheduler):
 
     def affine(self, t: float) -> Affine:
         """The value itself; `t` may lie between steps."""
-        passed, length = self._cycle(t)
-        share = (1 + cos(pi * passed / length)) / 2
-        return 0.0, [self.eta_min + (base - self.eta_min) * share for base in self.base_lrs]
+        return self._value(*self._cycle(t))
 
     def step(self, epoch: float | None = None) -> None:
         """Go on to the next step, or be at `epoch`, which may lie between steps: `epoch + batch / batches`.
@@ -107,16 +105,19 @@ class CosineAnnealingWarmRestarts(LRScheduler):
         Raises:
             ValueError: `epoch` is below 0.
         """
-        if epoch is None:
-            super().step()
-            return
-        if epoch < 0:
+        if epoch is not None and epoch < 0:
             raise ValueError(f"Expected non-negative epoch, but got {epoch}")
-        self._update_lr(epoch)  # type: ignore[arg-type]
+        self._move_to(self.last_epoch + 1 if epoch is None else epoch)
+        self._apply(self.hyperparameter, self._value(self.T_cur, self.T_i))
+        self._note_values()
 
     def _move_to(self, t: float) -> None:
         self.last_epoch = floor(t)
         self.T_cur, self.T_i = self._cycle(max(t, 0))
+
+    def _value(self, passed: float, length: int) -> Affine:
+        share = (1 + cos(pi * passed / length)) / 2
+        return 0.0, [self.eta_min + (base - self.eta_min) * share for base in self.base_lrs]
 
     def _cycle(self, t: float) -> tuple[float, int]:
         """How far the cycle of step t is, and how long it is."""

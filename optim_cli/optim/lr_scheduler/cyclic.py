@@ -91,19 +91,18 @@ class CyclicLR(LRScheduler):
 
     def affine(self, t: int) -> Affine:
         """The value itself."""
-        return self._between(self.base_lrs, self.max_lrs, self._height(t))
+        return self.coefficients(t)[self.hyperparameter]
 
     def coefficients(self, t: int) -> dict[str, Affine]:
         """With the momentum, which is highest where the rate is lowest."""
         height = self._height(t)
-        found = {self.hyperparameter: self._between(self.base_lrs, self.max_lrs, height)}
+        rates = [low + (high - low) * height for low, high in zip(self.base_lrs, self.max_lrs)]  # noqa: B905
+        found: dict[str, Affine] = {self.hyperparameter: (0.0, rates)}
         if self.cycle_momentum:
+            ends = zip(self.base_momentums, self.max_momentums)  # noqa: B905
             name = "betas.0" if self.use_beta1 else "momentum"
-            found[name] = self._between(self.max_momentums, self.base_momentums, height)
+            found[name] = (0.0, [high - (high - low) * height for low, high in ends])
         return found
-
-    def _between(self, first: list[Any], last: list[Any], share: float) -> Affine:
-        return 0.0, [x + (y - x) * share for x, y in zip(first, last, strict=True)]
 
     def scale_fn(self, x: float) -> float:
         """The height of a cycle, or at a step, as a share of the first one's."""

@@ -89,47 +89,47 @@ class OneCycleLR(LRScheduler):
 
     def affine(self, t: int) -> Affine:
         """The value itself."""
-        phase, left = self._where(t)
-        return self._between(phase["start_lr"], phase["end_lr"], left)
+        return self.coefficients(t)[self.hyperparameter]
 
     def coefficients(self, t: int) -> dict[str, Affine]:
         """With the momentum, which is lowest at the peak of the rate."""
         phase, left = self._where(t)
-        found = {self.hyperparameter: self._between(phase["start_lr"], phase["end_lr"], left)}
+        start, end = phase["start_lr"], phase["end_lr"]
+        start_momentum, end_momentum = phase["start_momentum"], phase["end_momentum"]
+        rates, momenta = [], []
+        for group in self.optimizer.param_groups:
+            last = group[end]
+            rates.append(last + (group[start] - last) * left)
+            if self.cycle_momentum:
+                last = group[end_momentum]
+                momenta.append(last + (group[start_momentum] - last) * left)
+        found: dict[str, Affine] = {self.hyperparameter: (0.0, rates)}
         if self.cycle_momentum:
-            name = "betas.0" if self.use_beta1 else "momentum"
-            found[name] = self._between(phase["start_momentum"], phase["end_momentum"], left)
+            found["betas.0" if self.use_beta1 else "momentum"] = (0.0, momenta)
         return found
 
-    def step(self, epoch: int | None = None) -> None:
-        """Set rate and momentum of the next step; past the end, hold the last and warn once."""
-        super().step(epoch)
-        if self.last_epoch == self.total_steps + 1:
+    def _move_to(self, t: int) -> None:
+        self.last_epoch = t
+        if t == self.total_steps + 1:
             warnings.warn(
-                f"OneCycleLR: step {self.last_epoch} is past the end of the cycle of "
-                f"{self.total_steps} steps; the last rate is held",
-                stacklevel=2,
+                f"OneCycleLR: step {t} is past the end of the cycle of {self.total_steps} steps; "
+                "the last rate is held",
+                stacklevel=4,
             )
 
     def _where(self, t: int) -> tuple[dict[str, Any], float]:
         """The phase of a step, and how much of the way to its end is left."""
-        t = min(t, self.total_steps - 1)
+        if t >= self.total_steps:
+            t = self.total_steps - 1
         start = 0.0
-        for phase in self._schedule_phases[:-1]:
-            if t <= phase["end_step"]:
+        for phase in self._schedule_phases:
+            end = phase["end_step"]
+            if t <= end:
                 break
-            start = phase["end_step"]
-        else:
-            phase = self._schedule_phases[-1]
+            start = end
         # A phase of no length (a cycle of one step) is at its end.
-        length = phase["end_step"] - start
-        progress = (t - start) / length if length > 0 else 1.0
+        progress = (t - start) / (end - start) if end > start else 1.0
         return phase, 1 - progress if self._anneal_func_type == "linear" else (cos(pi * progress) + 1) / 2
-
-    def _between(self, first: str, last: str, left: float) -> Affine:
-        """Values of every group, between two that it holds under these names."""
-        groups = self.optimizer.param_groups
-        return 0.0, [group[last] + (group[first] - group[last]) * left for group in groups]
 
 
 def _length(total_steps: int | None, epochs: int | None, steps_per_epoch: int | None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from torch import Tensor
@@ -11,30 +12,40 @@ from torch.optim import Optimizer
 Group = dict[str, Any]
 
 
-def read(group: Group, name: str) -> float | Tensor:
-    """The value that a group holds.
+@cache
+def parsed(name: str) -> tuple[str, int | None]:
+    """The key in a group, and the place in the tuple that it holds, if it does.
 
     Raises:
-        KeyError, IndexError, ValueError, TypeError: there is none.
+        ValueError: the place is no number.
     """
     key, _, index = name.partition(".")
-    value: float | Tensor = group[key][int(index)] if index else group[key]
+    return key, int(index) if index else None
+
+
+def read(group: Group, name: str) -> float | Tensor:
+    """The value that a group holds."""
+    key, at = parsed(name)
+    value: float | Tensor = group[key] if at is None else group[key][at]
     return value
 
 
 def write(group: Group, name: str, value: float | Tensor) -> None:
     """Set the value; a tensor keeps its identity, so that a captured graph goes on reading it."""
     held = read(group, name)
+    key, at = parsed(name)
     if isinstance(held, Tensor):
         held.fill_(value)
-        return
-    key, _, index = name.partition(".")
-    if index:
-        items = list(group[key])
-        items[int(index)] = value
-        group[key] = tuple(items)
-    else:
+    elif at is None:
         group[key] = value
+    else:
+        replace(group, key, at, value)
+
+
+def replace(group: Group, key: str, at: int, value: float | Tensor) -> None:
+    """Put another item into a tuple."""
+    items = group[key]
+    group[key] = (*items[:at], value, *items[at + 1 :])
 
 
 def copied(value: float | Tensor) -> float | Tensor:

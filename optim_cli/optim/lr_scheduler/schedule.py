@@ -167,24 +167,31 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
 
     def _apply(self, name: str, affine: Affine) -> None:
         """Set a hyperparameter of every group to a * x + b; where a is 0, x has no influence."""
-        groups = self.optimizer.param_groups
-        if "." in name or not isinstance(groups[0][name], float):
-            for group, value in zip(groups, _advanced(self._held(name), affine), strict=True):
-                place.write(group, name, value)
-            return
-        # The common case, at every step of a run.
+        # At every step of a run: numbers are set at once, with as few operations as can be.
+        key, at = place.parsed(name)
         a, b = affine
-        scales = repeat(a) if isinstance(a, float) else a
-        offsets = repeat(b) if isinstance(b, float) else b
-        for group, k, v in zip(groups, scales, offsets):  # noqa: B905
-            group[name] = k * group[name] + v if k else v
+        scales: Any = repeat(a) if a.__class__ is float else a
+        offsets: Any = repeat(b) if b.__class__ is float else b
+        # Groups may share a tensor, so that all are read before one is written.
+        others: list[tuple[place.Group, float | Tensor]] = []
+        for group, k, v in zip(self.optimizer.param_groups, scales, offsets):  # noqa: B905
+            held = group[key] if at is None else group[key][at]
+            value = k * held + v if k else v
+            if held.__class__ is not float:
+                others.append((group, value))
+            elif at is None:
+                group[key] = value
+            else:
+                place.replace(group, key, at, value)
+        for group, value in others:
+            place.write(group, name, value)
 
     def _note_values(self) -> None:
-        name = self.hyperparameter
-        if "." in name or not isinstance(self.optimizer.param_groups[0][name], float):
+        name, groups = self.hyperparameter, self.optimizer.param_groups
+        if "." in name:
             self._last_lr = [place.copied(x) for x in self._held(name)]
         else:
-            self._last_lr = [group[name] for group in self.optimizer.param_groups]
+            self._last_lr = [x if (x := g[name]).__class__ is float else place.copied(x) for g in groups]
 
     def _move_to(self, t: int) -> None:
         """Be at step t, without setting anything."""
