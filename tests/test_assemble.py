@@ -168,7 +168,7 @@ def test_a_defect_is_no_mistake_of_the_user(tmp_path: Path, monkeypatch: pytest.
         raise ZeroDivisionError("a defect")
 
     values = resolve(config_of())
-    monkeypatch.setattr(OneCycleLR, "affine", broken)
+    monkeypatch.setattr(OneCycleLR, "coefficients", broken)
     with pytest.raises(ZeroDivisionError, match="a defect"):
         assemble(values, CPU)
 

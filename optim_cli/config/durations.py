@@ -81,21 +81,16 @@ def counted(
         hints: parameter name -> annotation.
         total: what a length of the whole schedule becomes that is left open; None takes the run's.
     """
-    total = run.total if total is None else total
+    whole = run.total if total is None else total
 
-    def count(value: Any) -> Any:
+    def count(value: Any, hint: Any) -> Any:
+        if value is None and is_total(hint):
+            return whole
         if isinstance(value, list):
-            return [count(x) for x in value]
-        return run.count(value) if is_duration(value) else value
+            return [count(x, hint) for x in value]
+        return run.count(value) if is_counted(hint) and is_duration(value) else value
 
-    return {
-        key: total
-        if value is None and is_total(hints.get(key))
-        else count(value)
-        if is_counted(hints.get(key))
-        else value
-        for key, value in values.items()
-    }
+    return {key: count(value, hints.get(key)) for key, value in values.items()}
 
 
 def _parsed(text: str) -> tuple[Fraction, str]:

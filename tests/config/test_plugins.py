@@ -58,6 +58,10 @@ class ByZero(torch.nn.Module):
         1 / 0
 
 
+def half(step: int) -> float:
+    return 0.5
+
+
 class Refusing(torch.nn.Module):
     def __init__(self, size: int) -> None:
         self.check(size)
@@ -176,8 +180,8 @@ def test_its_parameters_are_checked(own: Path, overrides: list[str], says: str) 
             "refusing",
             "model: size 3 is odd",
             [
-                ("parts.py", 46, "self.check(size)"),
-                ("parts.py", 49, 'raise ValueError(f"size {size} is odd")'),
+                ("parts.py", 50, "self.check(size)"),
+                ("parts.py", 53, 'raise ValueError(f"size {size} is odd")'),
             ],
         ),
     ],
@@ -197,6 +201,30 @@ def test_failures_show_the_users_lines(
         assert code in [x.strip() for x in lines]
     assert "optim_cli" not in report
     assert "importlib" not in report
+
+
+def test_functions(own: Path) -> None:
+    """What is named in place of a function is of a plugin, and found before the run."""
+    named = ("scheduler=lambda", "scheduler.lr_lambda=mine.parts.not_a_model")
+    [report] = told(*named, own=own)
+    assert report.startswith(
+        "scheduler.lr_lambda: 'mine.parts.not_a_model' may not be called; allowed: the dotted"
+    )
+    assert "optim_cli.optim; plugins=[mine] on the command line allows a package" in report
+    assert "mine" not in sys.modules
+    for path, says in (
+        ("mine.parts.nothing", "is not to be found"),
+        ("mine.parts.torch", "is no function that may be called here"),
+        ("mine.parts.digits", "is no function that may be called here"),
+        ("mine.failing.half", "importing 'mine.failing.half' failed: ZeroDivisionError"),
+    ):
+        [report] = told(named[0], f"scheduler.lr_lambda={path}", "plugins=[mine]", own=own)
+        assert says in report
+    line = experiment("scheduler=lambda", "scheduler.lr_lambda=mine.parts.half", "plugins=[mine]", own=own)
+    job = line.job(line.jobs[0])
+    assert job.values is not None
+    training = assemble(job.values, torch.device("cpu"))
+    assert training.optimizer.param_groups[0]["lr"] == job.values["optimizer"]["lr"] / 2
 
 
 def test_other_failures_are_left_to_the_run(own: Path) -> None:

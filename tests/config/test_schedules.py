@@ -211,12 +211,12 @@ def rates(training: Training, steps: int) -> list[float]:
 
 def test_built_as_by_hand(default: dict[str, Any]) -> None:
     """Nested, by name and as a list, of torch's classes too, in steps and in epochs."""
-    theirs = single("torch.optim.lr_scheduler.StepLR", step_size=20)
+    step = single("StepLR", step_size=20)
     node = {
         "chain": {
             "whole": {"sequence": {"warmup": WARMUP | {"length": "10%"}, "rest": {"sequence": [
                 single("ExponentialLR", gamma=0.9, length="1 epoch"), COSINE]}}},
-            "step": theirs,
+            "step": step,
         }
     }  # fmt: skip
     values = scheduled(default, node)
@@ -236,7 +236,8 @@ def test_built_as_by_hand(default: dict[str, Any]) -> None:
         chain.step()
     assert rates(assemble(values, CPU), 63) == pytest.approx(expected, abs=1e-14)
 
-    values = scheduled(default, {"sequence": [theirs | {"step_size": 1, "length": "2 epochs"}, COSINE]})
+    theirs = single("torch.optim.lr_scheduler.StepLR", step_size=1)
+    values = scheduled(default, {"sequence": [theirs | {"length": "2 epochs"}, COSINE]})
     by_epoch = rates(assemble(scheduled(values, values["scheduler"] | {"interval": "epoch"}), CPU), 63)
     start = values["optimizer"]["lr"]
     assert by_epoch == pytest.approx([start] * 21 + [start / 10] * 21 + [start] * 21)
