@@ -15,7 +15,9 @@ from torch.optim import swa_utils as theirs
 
 from optim_cli.datasets.dataset import Dataset
 from optim_cli.optim import ALGORITHMS
-from optim_cli.training.averaging import EMA
+from optim_cli.optim.composition import Composition
+from optim_cli.optim.swa_utils import AveragedModel
+from optim_cli.training.averaging import EMA, SWA
 from optim_cli.training.loop import Trainer, Training
 from tests.experiments import train
 from tests.results import lines_of
@@ -63,6 +65,29 @@ def test_as_a_loop_written_by_hand(name: str, task: Callable[..., Dataset], reco
             torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-5)
     told = {x[1]: x[3]["train/grad_norm"] for x in recorder.calls if x[0] == "measured"}
     assert told == pytest.approx({step: norms[step - 1] for step in range(4, 23, 4)}, rel=1e-3)
+
+
+def test_one_average_is_taken_within_the_step(task: Callable[..., Dataset], recorder: Any) -> None:
+    """One of every step, from its start on; an exponential one rather than another."""
+    model = network()
+    optimizer = OPTIMIZERS["SGD"](model.parameters())
+    averages = {
+        "averaged_swa": SWA(model, start=3, every=1),
+        "averaged_ema": EMA(model, 0.9, start=7),
+        "averaged_rare": EMA(model, 0.9, start=1, every=2),
+    }
+    assert isinstance(optimizer, Composition)
+    told, original = [], optimizer.average_into
+
+    def average_into(averaged: AveragedModel | None, model: nn.Module | None = None) -> None:
+        told.append((training.step + 1, averaged))
+        original(averaged, model)
+
+    training = Training(Trainer(1, 10, 1, 1, False), task(), model, optimizer, None, averages, CPU, recorder)
+    optimizer.average_into = average_into  # type: ignore[method-assign]
+    training.fit()
+    assert told == [(3, averages["averaged_swa"]), (7, averages["averaged_ema"])]
+    assert [int(x.n_averaged) for x in averages.values()] == [8, 4, 5]
 
 
 def test_in_a_closure(task: Callable[..., Dataset], recorder: Any) -> None:
