@@ -100,7 +100,7 @@ def ours(data: Dataset, model: nn.Module, implementation: str, folder: Path) -> 
     trainer = Trainer(
         epochs=TOTAL_STEPS, max_steps=None, evaluate_every=1, measure_every=10, deterministic=False
     )
-    training = Training(trainer, data, model, optimizer, scheduler, None, CPU, observer)
+    training = Training(trainer, data, model, optimizer, scheduler, {}, CPU, observer)
     try:
         while True:
             before = training.step

@@ -13,7 +13,7 @@ import torch
 from omegaconf import DictConfig
 from torch.optim.lr_scheduler import LRScheduler
 
-from optim_cli.config.check import SUPPLIED, mistakes
+from optim_cli.config.check import SUPPLIED, averages_in, mistakes
 from optim_cli.config.contradictions import contradictions
 from optim_cli.config.durations import RunLength, counted
 from optim_cli.config.mistakes import Mistake
@@ -32,6 +32,7 @@ from optim_cli.datasets.dataset import Dataset
 from optim_cli.errors import ConfigError, user_frames
 from optim_cli.optim.composition import Composition
 from optim_cli.optim.lr_scheduler.parts import ChainedScheduler, SequentialLR
+from optim_cli.training.averaging import Average
 from optim_cli.training.loop import Trainer, Training
 from optim_cli.training.scheduling import Pace
 from optim_cli.training.stop import StoppedAtOnce
@@ -62,7 +63,11 @@ def assemble(values: Mapping[str, Any], device: torch.device) -> Training:
     made: dict[str, Any] = {}
     for group in GROUPS:
         made[group] = _part(group, values, made, device)
-    return Training(**made, device=device, pace=_pace(values))
+    pace, averages = _pace(values), made.pop("averaging")
+    for average in averages.values():
+        steps = 1 if pace.interval == "step" else _lengths(made)[1]
+        made["scheduler"] = average.schedule(made["scheduler"], made["optimizer"], steps)
+    return Training(**made, averages=averages, device=device, pace=pace)
 
 
 def refusals(values: Mapping[str, Any], wrong: Collection[str] = ()) -> list[Mistake]:
@@ -98,6 +103,8 @@ def refusals(values: Mapping[str, Any], wrong: Collection[str] = ()) -> list[Mis
 def _part(group: str, values: Mapping[str, Any], made: Mapping[str, Any], device: torch.device) -> Any:
     """Make one part; KeyError if one that it needs is not there."""
     node, plugins = values[group], plugins_of(values)
+    if group == "averaging":
+        return _averages(values, made)
     if not node:
         return None
     if group == "dataset":
@@ -113,8 +120,6 @@ def _part(group: str, values: Mapping[str, Any], made: Mapping[str, Any], device
         return optimizer
     if group == "scheduler":
         return _schedule(planned(values, *_lengths(made)), made["optimizer"], plugins)
-    if group == "averaging":
-        return _make(group, averaging_in_steps(values, *_lengths(made)), plugins, model=made["model"])
     return _make(group, node, plugins)
 
 
@@ -129,11 +134,34 @@ def planned(values: Mapping[str, Any], steps: int, steps_per_epoch: int) -> Plan
     return plan(node, RunLength(steps, steps_per_epoch, node.get("interval", "step")), plugins_of(values))
 
 
-def averaging_in_steps(values: Mapping[str, Any], steps: int, steps_per_epoch: int) -> dict[str, Any]:
-    """The averaging of a config with durations as steps of the optimizer; arguments as of `planned`."""
-    node = values["averaging"]
-    hints = hints_of(locate(node["_target_"], (kind_of("averaging"),), plugins_of(values)))
-    return counted(node, hints, RunLength(steps, steps_per_epoch))
+def averages_in_steps(
+    values: Mapping[str, Any], steps: int, steps_per_epoch: int
+) -> dict[str, tuple[str, dict[str, Any]]]:
+    """As `averages_in`, with durations as steps of the optimizer; arguments as of `planned`."""
+    run, found = RunLength(steps, steps_per_epoch), {}
+    for name, (key, node) in averages_in(values["averaging"]).items():
+        hints = hints_of(locate(node["_target_"], (kind_of("averaging"),), plugins_of(values)))
+        found[name] = key, counted(node, hints, run)
+    return found
+
+
+def _averages(values: Mapping[str, Any], made: Mapping[str, Any]) -> dict[str, Average]:
+    """Make the averages, by name.
+
+    Raises:
+        ConfigError: one would not take any weights of the run.
+    """
+    steps, per_epoch = _lengths(made)
+    averages: dict[str, Average] = {}
+    for name, (key, node) in averages_in_steps(values, steps, per_epoch).items():
+        average = _make("averaging", node, plugins_of(values), key, model=made["model"])
+        if average.first > steps:
+            raise ConfigError(
+                f"{key}: the first weights would be averaged at step {average.first}, and the run has "
+                f"{steps} steps; lower {key}.start or {key}.every"
+            )
+        averages[name] = average
+    return averages
 
 
 def _contradictions(values: Mapping[str, Any], made: Mapping[str, Any]) -> list[Mistake]:
@@ -153,10 +181,7 @@ def _metrics(values: Mapping[str, Any], dataset: Dataset) -> list[str]:
     """Names of the metrics that evaluations give."""
     prefixes = ["train"]
     if dataset.val is not None:
-        averaging = values["averaging"] or {}
-        several = () if "_target_" in averaging else averaging
-        averaged = ["val_averaged"] if "_target_" in averaging else [f"val_averaged_{x}" for x in several]
-        prefixes += ["val", *averaged]
+        prefixes += ["val", *(f"val_{name}" for name in averages_in(values["averaging"]))]
     return [f"{prefix}/{name}" for prefix in prefixes for name in ("loss", "accuracy")]
 
 

@@ -20,7 +20,6 @@ from optim_cli.config.targets import plugins_of
 from optim_cli.errors import FAILED, WRONG_CONFIG, ConfigError, user_frames
 from optim_cli.run import run
 from optim_cli.sweep.status import FILE, Status, write_status
-from optim_cli.training.loop import Results
 from optim_cli.training.stop import Stopped, StoppedAtOnce
 
 
@@ -97,7 +96,7 @@ def _end_of(experiment: Experiment, config: DictConfig, directory: Path) -> End:
         raise
     except (Exception, SystemExit) as error:  # code of a user's may call sys.exit
         return _failed(error, directory, plugins)
-    return End("done", objective=_objective(results))
+    return End("done", objective=results.objective)
 
 
 def _asked_for(experiment: Experiment, config: DictConfig) -> tuple[Mapping[str, Any], dict[str, str | None]]:
@@ -121,10 +120,6 @@ def _failed(error: BaseException, directory: Path, plugins: list[str]) -> End:
         logging.getLogger(__name__).exception("the run failed")
         more.append(f"optim-run: the full trace is in {directory / 'run.log'}")
     return End("failed", FAILED, f"{type(error).__name__}: {cause}", tuple(more))
-
-
-def _objective(results: Results) -> float:
-    return results.best.get("val/accuracy", results.final["test/accuracy"])
 
 
 def _remove_empty(directory: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from optim_cli.assemble import averaging_in_steps, planned
+from optim_cli.assemble import averages_in_steps, planned
 from optim_cli.config.saved import command
 from optim_cli.errors import ConfigError
 from optim_cli.run_folder import RunFolder
@@ -110,7 +110,6 @@ def _numbers(values: Mapping[str, Any], steps: int, steps_per_epoch: int) -> dic
     found: dict[str, Any] = {}
     if values["scheduler"]:
         found |= planned(values, steps, steps_per_epoch).numbers()
-    if values["averaging"]:
-        averaging = averaging_in_steps(values, steps, steps_per_epoch)
-        found |= {f"averaging.{key}": value for key, value in averaging.items()}
+    for key, averaging in averages_in_steps(values, steps, steps_per_epoch).values():
+        found |= {f"{key}.{name}": value for name, value in averaging.items()}
     return found

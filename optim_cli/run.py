@@ -133,7 +133,7 @@ def plan(training: Training, choices: Mapping[str, str | None]) -> Plan:
     """What the header shows."""
     group = training.optimizer.param_groups[0]
     name = type(training.optimizer).__name__
-    scheduler, averaging = training.scheduler, training.averaging
+    scheduler, averages = training.scheduler, training.averages.values()
     steps = training.total_steps
     return Plan(
         device=device_name(training.device),
@@ -143,7 +143,7 @@ def plan(training: Training, choices: Mapping[str, str | None]) -> Plan:
         synthetic=training.dataset.synthetic,
         optimizer=f"{name}, lr {group.get('max_lr', group.get('initial_lr', group['lr'])):g}",
         schedule="constant learning rate" if scheduler is None else type(scheduler).__name__,
-        averaging="none" if averaging is None else type(averaging).__name__,
+        averaging=" and ".join(type(x).__name__ for x in averages) or "none",
         epochs=-(-steps // training.steps_per_epoch),
         steps=steps,
         batch_size=training.dataset.batch_size,
@@ -157,6 +157,7 @@ def summary(results: Results, synthetic: bool) -> dict[str, Any]:
         "final": results.final,
         "best": results.best,
         "best_step": results.best_step,
+        "best_weights": results.best_weights,
         "steps": results.steps,
         "epochs": results.epochs,
         "seconds": round(results.seconds, 3),

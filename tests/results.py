@@ -62,4 +62,9 @@ def unlike(left: Path, right: Path) -> list[str]:
     for name in (newest_of(left), "best.pt"):
         states = [checkpoint_of(x, name) for x in (left, right)]
         found += [f"{name}: {key}" for key in states[0] if not same_bits(states[0][key], states[1].get(key))]
+    averages = [{y.name: y for y in (x / "checkpoints").glob("averaged*.pt")} for x in (left, right)]
+    found += [f"{name}: in one" for name in averages[0].keys() ^ averages[1].keys()]
+    for name in averages[0].keys() & averages[1].keys():
+        weights = [torch.load(x[name], weights_only=True) for x in averages]
+        found += [name] * (not same_bits(*weights))
     return found

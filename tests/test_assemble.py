@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from optim_cli.assemble import assemble, resolve
 from optim_cli.config.check import mistakes
@@ -15,7 +16,8 @@ from optim_cli.errors import ConfigError
 from optim_cli.optim.algorithms.adamw import AdamW
 from optim_cli.optim.algorithms.sgd import SGD
 from optim_cli.optim.lr_scheduler.onecycle import OneCycleLR
-from optim_cli.training.averaging import EMA
+from optim_cli.optim.lr_scheduler.parts import SequentialLR
+from optim_cli.training.averaging import EMA, SWA
 from optim_cli.training.loop import Training
 from tests.experiments import config_of
 
@@ -30,13 +32,13 @@ def test_default_parts(tmp_path: Path) -> None:
     training = parts_of(tmp_path, "averaging=ema", "averaging.decay=0.9")
     assert isinstance(training.optimizer, AdamW)
     assert isinstance(training.scheduler, OneCycleLR)
-    assert isinstance(training.averaging, EMA)
+    assert isinstance(training.averages["averaged"], EMA)
     assert training.scheduler.optimizer is training.optimizer
     parameters = dict(training.model.named_parameters())
     group = training.optimizer.param_groups[0]
     assert [id(x) for x in group["params"]] == [id(x) for x in parameters.values()]
     assert group["param_names"] == list(parameters)
-    averaged = dict(training.averaging.module.named_parameters())
+    averaged = dict(training.averages["averaged"].module.named_parameters())
     assert averaged.keys() == parameters.keys()
     assert all(averaged[x] is not parameters[x] for x in parameters)
     assert [tuple(x.shape) for x in parameters.values()] == [
@@ -56,7 +58,7 @@ def test_values_reach_the_constructors(tmp_path: Path) -> None:
     group = training.optimizer.param_groups[0]
     assert (group["lr"], group["momentum"], group["nesterov"], group["foreach"]) == (0.5, 0.8, True, True)
     assert training.scheduler is None
-    assert training.averaging is None
+    assert not training.averages
 
 
 @pytest.mark.parametrize(
@@ -78,6 +80,45 @@ def test_schedule_is_as_long_as_the_run(tmp_path: Path, overrides: tuple[str, ..
     assert getattr(values["cosine"], "T_max", None) == steps
     given = parts_of(tmp_path, "scheduler.total_steps=1234", *overrides).scheduler
     assert getattr(given, "total_steps", None) == 1234
+
+
+def test_averages_by_name(tmp_path: Path) -> None:
+    """One is called averaged, of several each by its own name; durations are steps of 21 an epoch."""
+    training = parts_of(tmp_path, "averaging=ema_swa", "trainer.epochs=4", "averaging.swa.start=2 epochs")
+    ema, swa = training.averages.values()
+    assert [*training.averages] == ["averaged_ema", "averaged_swa"]
+    assert isinstance(ema, EMA)
+    assert isinstance(swa, SWA)
+    assert (ema.start, ema.every, swa.start, swa.every) == (0, 1, 42, 21)
+    single = parts_of(tmp_path, "averaging=swa", "trainer.epochs=4").averages
+    assert [*single] == ["averaged"]
+    assert (single["averaged"].start, single["averaged"].every) == (63, 21)
+
+
+def test_the_rate_of_swa_goes_at_the_pace_of_the_schedule(tmp_path: Path) -> None:
+    """Whether that counts steps or epochs."""
+    swa = ("averaging=swa", "averaging.swa_lr=0.5", "averaging.start=2 epochs", "averaging.anneal=1 epochs")
+    for interval, steps in (("step", 21), ("epoch", 1)):
+        changes = ("scheduler=cosine", f"scheduler.interval={interval}", "trainer.epochs=4")
+        scheduler = parts_of(tmp_path, *swa, *changes).scheduler
+        assert isinstance(scheduler, SequentialLR)
+        rates = scheduler.table(4 * steps)["lr"][:, 0].tolist()
+        lr = 0.003
+        assert rates[0] == lr
+        assert rates[2 * steps] == rates[2 * steps - 1] < lr
+        assert rates[3 * steps :] == pytest.approx([0.5] * steps)
+
+
+def newest_half(average: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
+    return (average + current) / 2
+
+
+def test_a_custom_average(tmp_path: Path) -> None:
+    custom = ("averaging=custom", "averaging.avg_fn=tests.test_assemble.newest_half", "averaging.every=3")
+    with pytest.raises(ConfigError, match=r"averaging.avg_fn: .* may not be called"):
+        parts_of(tmp_path, *custom)
+    average = parts_of(tmp_path, *custom, "plugins=[tests]").averages["averaged"]
+    assert (average.avg_fn, average.every) == (newest_half, 3)
 
 
 def test_state_holds_plain_types(tmp_path: Path) -> None:
@@ -106,6 +147,11 @@ def test_state_holds_plain_types(tmp_path: Path) -> None:
         (("optimizer=muon", "model.bias=false", "optimizer.implementation=fused"), r"no fused execution"),
         (("scheduler.max_lr=[0.1,0.2]",), r"^scheduler: max_lr must have the same length"),
         (("dataset.test_fraction=0.9999",), r"dataset.test_fraction"),
+        (("averaging=ema", "averaging.half_life=3"), r"^averaging: decay 0.99 and half_life 3 are given"),
+        (
+            ("averaging=ema_swa", "trainer.epochs=2", "averaging.swa.start=43"),
+            r"^averaging.swa: the first weights would be averaged at step 43, and the run has 42 steps",
+        ),
         (("dataset=cifar10", "dataset.root=nowhere"), r"nowhere"),
         (("dataset=image_folder", "dataset.root=nowhere"), r"nowhere"),
     ],

@@ -116,10 +116,10 @@ def attacked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Ended
     main = own_main(where / "main")
     values = yaml.safe_load((main / "config.yaml").read_text())
     values["plugins"] = ["${device}"]
-    values["hydra"]["callbacks"] = {"a": "${averaging.a}"}
+    values["hydra"]["callbacks"] = {"a": "${trainer.a}"}
     write(main, {"config.yaml": yaml.safe_dump(values, sort_keys=False)})
     write(main, {"recipe/device.yaml": "device: evil\nmodel: {_target_: evil.call}\n"})
-    write(main, {"recipe/callback.yaml": "averaging: {a: {_target_: evil.call}}\n"})
+    write(main, {"recipe/callback.yaml": "trainer: {a: {_target_: evil.call}}\n"})
     job = experiment().job([])
     assert job.values is not None
     hostile = {**job.values, "plugins": ["evil"], "model": {"_target_": "evil.call"}}

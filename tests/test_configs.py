@@ -14,14 +14,14 @@ import yaml
 from torch import nn
 
 from optim_cli.assemble import assemble, resolve
-from optim_cli.config.check import SUPPLIED
+from optim_cli.config.check import SUPPLIED, averages_in
 from optim_cli.config.targets import kind_of, locate
 from optim_cli.datasets.dataset import Dataset
 from optim_cli.optim import ALGORITHMS
 from optim_cli.optim.lr_scheduler import SCHEDULERS
 from optim_cli.optim.lr_scheduler.parts import ChainedScheduler, SequentialLR
 from optim_cli.optim.lr_scheduler.swa import SWALR
-from optim_cli.training.averaging import EMA
+from optim_cli.training import averaging
 from optim_cli.training.scheduling import takes_metric
 from tests.experiments import BESIDE, ROOT, config_of
 
@@ -32,6 +32,7 @@ FILES = {
     if (files := list((CONFIGS / group).rglob("*.yaml")))
 }
 ALL = [(group, choice) for group, choices in FILES.items() for choice in choices]
+AVERAGES = {x.__name__: x for x in (averaging.EMA, averaging.SWA, averaging.Custom)}
 CPU = torch.device("cpu")
 
 # Constructor arguments that stand in no YAML: what the program supplies (SUPPLIED), torch's switches that
@@ -73,6 +74,12 @@ def test_composes_and_becomes_its_part(
         beside = (*images, *beside)
     values = resolve(config_of(*beside, f"{group}={choice}"))
     training = assemble(values, CPU)
+    if group == "averaging":
+        nodes = {name: node for name, (_, node) in averages_in(values[group]).items()}
+        assert {name: locate(node["_target_"], (kind_of(group),)) for name, node in nodes.items()} == {
+            name: type(average) for name, average in training.averages.items()
+        }
+        return
     part = training.trainer if group == "trainer" else getattr(training, group)
     if not values[group]:
         assert part is None
@@ -96,6 +103,8 @@ def test_file_lists_what_may_be_set(group: str, choice: str) -> None:
     if values is None:
         assert choice == "none"
         return
+    if "defaults" in values:
+        return  # it is made of other choices
     if "sequence" in values:
         assert set(values) == {"sequence", "interval"}
         return
@@ -111,7 +120,7 @@ def test_file_lists_what_may_be_set(group: str, choice: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("group", "known"), [("optimizer", ALGORITHMS), ("scheduler", SCHEDULERS), ("averaging", {"EMA": EMA})]
+    ("group", "known"), [("optimizer", ALGORITHMS), ("scheduler", SCHEDULERS), ("averaging", AVERAGES)]
 )
 def test_every_class_has_a_file(group: str, known: dict[str, type]) -> None:
     assert known

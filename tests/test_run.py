@@ -56,7 +56,7 @@ def test_files(done: Done) -> None:
         "metrics.jsonl",
         "summary.json",
         "curves.png",
-        *(f"checkpoints/{x}.pt" for x in ("step-00000021", "step-00000042", "best")),
+        *(f"checkpoints/{x}.pt" for x in ("step-00000021", "step-00000042", "best", "averaged")),
     }
 
 
@@ -125,7 +125,10 @@ def test_summary(done: Done) -> None:
     last, best = evaluated[42], evaluated[values["best_step"]]
     assert all(last[x] == y for x, y in values["final"].items() if x in last)
     assert all(best[x] == y for x, y in values["best"].items() if x in best)
-    assert best["val/accuracy"] == max(x["val/accuracy"] for x in evaluated.values())
+    accuracies = [(x[f"{y}/accuracy"], y) for x in evaluated.values() for y in ("val", "val_averaged")]
+    chosen = {"model": "val", "averaged": "val_averaged"}[values["best_weights"]]
+    assert (best[f"{chosen}/accuracy"], chosen) in accuracies
+    assert best[f"{chosen}/accuracy"] == max(accuracies)[0]
     assert all(0 <= y <= 1 for x, y in values["final"].items() if x.endswith("accuracy"))
     assert values["final"] == done.results.final
     assert values["best"] == done.results.best
@@ -134,12 +137,14 @@ def test_summary(done: Done) -> None:
 def test_checkpoints(done: Done) -> None:
     last = checkpoint_of(done.directory, "step-00000042.pt")
     assert (last["step"], last["epoch"]) == (42, 2)
-    assert last["averaging"]["n_averaged"] == 42
+    assert last["averages"]["averaged"]["n_averaged"] == 42
     assert last["optimizer"]["state"].keys() == set(range(4))
     assert last["scheduler"]["last_epoch"] == 42
     best = checkpoint_of(done.directory)
     assert best["step"] == done.results.best_step
     assert best["best"]["val/accuracy"] == done.results.best["val/accuracy"]
+    alone = torch.load(done.directory / "checkpoints" / "averaged.pt", weights_only=True)
+    assert all(same_bits(x, last["averages"]["averaged"][f"module.{name}"]) for name, x in alone.items())
 
 
 def test_curves_are_a_picture(done: Done) -> None:

@@ -69,6 +69,9 @@ def mistakes(config: Mapping[str, Any]) -> list[Mistake]:
             found.append(Mistake(group, f"{given} is no choice; choose one with {group}=CHOICE"))
         elif group == "scheduler" and node:
             found += _mistakes_in_schedule(node, group, AT_THE_TOP, plugins)
+        elif group == "averaging":
+            for key, part in averages_in(node).values():
+                found += _mistakes_in(part, f"{key}.", (kind_of(group),), supplied, plugins)
         elif node:
             found += _mistakes_in(node, f"{group}.", (kind_of(group),), supplied, plugins)
     return found
@@ -164,6 +167,19 @@ def _mistakes_in(
         found += [Mistake(prefix + key, "weights are not fetched") for key in passed_on if key in FETCHING]
         fields |= dict.fromkeys(passed_on, (Any, ...))
     return found + _unlike(fields, values, prefix, (*fields, *beside))
+
+
+def averages_in(node: Mapping[str, Any]) -> dict[str, tuple[str, Mapping[str, Any]]]:
+    """The averages of the group `averaging`, which is one node or several by name.
+
+    Returns:
+        What metrics and files call each -> its key and its node.
+    """
+    if not node:
+        return {}
+    if "_target_" in node or not all(isinstance(x, Mapping) for x in node.values()):
+        return {"averaged": ("averaging", node)}
+    return {f"averaged_{name}": (f"averaging.{name}", part) for name, part in node.items()}
 
 
 def _tried(

@@ -20,7 +20,7 @@ KINDS = {
     "dataset": ("optim_cli.datasets.dataset", "Dataset"),
     "optimizer": ("torch.optim", "Optimizer"),
     "scheduler": ("torch.optim.lr_scheduler", "LRScheduler"),
-    "averaging": ("optim_cli.optim.swa_utils", "AveragedModel"),
+    "averaging": ("optim_cli.training.averaging", "Average"),
     "trainer": ("optim_cli.training.loop", "Trainer"),
 }
 

@@ -141,9 +141,16 @@ def _metrics(path: Path) -> dict[str, float | None] | None:
     try:
         summary = json.loads(path.read_bytes())
         values = {**summary["final"], **summary["best"]}
+        weights = summary["best_weights"]
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    return {name: _finite(values.get(name)) for name in METRICS}
+    return {name: _finite(values.get(_of(weights, name))) for name in METRICS}
+
+
+def _of(weights: str, name: str) -> str:
+    """What a metric of the best weights is called, where those may be an average: val_averaged/loss."""
+    split, _, metric = name.partition("/")
+    return name if weights == "model" else f"{split}_{weights}/{metric}"
 
 
 def _finite(value: Any) -> float | None:

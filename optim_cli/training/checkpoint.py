@@ -8,6 +8,7 @@ from typing import Any
 from zipfile import ZipFile
 
 import torch
+from torch import nn
 
 from optim_cli.whole_file import remove_partials, replacing
 
@@ -47,6 +48,14 @@ class Checkpoints:
             if other != path and other not in older[: KEPT - 1]:
                 other.unlink()
         return path
+
+    def save_weights(self, name: str, model: nn.Module) -> None:
+        """Write `<name>.pt`: the weights of a model alone, which `model.load_state_dict` takes anywhere.
+
+        Raises:
+            OSError: it cannot be written; what was there before is as it was.
+        """
+        write_whole({key: x.cpu() for key, x in model.state_dict().items()}, self.folder / f"{name}.pt")
 
     def newest(self, keys: Collection[str], warn: Callable[[str], None]) -> dict[str, Any] | None:
         """The newest checkpoint that can be used; None where there is none yet.

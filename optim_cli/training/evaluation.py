@@ -11,6 +11,9 @@ from torch.nn.functional import cross_entropy
 from optim_cli.training.events import Metrics
 from optim_cli.training.meter import Meter
 
+# Names the weights that are trained among those that are evaluated; the others are averages.
+MODEL = "model"
+
 
 @torch.no_grad()
 def evaluate(
@@ -32,3 +35,14 @@ def evaluate(
         meter.update(cross_entropy(logits, targets), logits, targets)
     model.train(training)
     return meter.take().metrics(prefix)
+
+
+def prefix_of(split: str, weights: str) -> str:
+    """What names of metrics begin with: `val` of the model, `val_averaged` of the average `averaged`."""
+    return split if weights == MODEL else f"{split}_{weights}"
+
+
+def merit(metrics: Metrics, weights: str) -> tuple[float, float]:
+    """What weights are compared by, more is better: accuracy on val, then loss."""
+    prefix = prefix_of("val", weights)
+    return metrics[f"{prefix}/accuracy"], -metrics[f"{prefix}/loss"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Annotated, Any
@@ -14,10 +14,10 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from optim_cli.datasets.dataset import Dataset, Split
-from optim_cli.optim.swa_utils import AveragedModel
 from optim_cli.training.around_step import AroundStep
+from optim_cli.training.averaging import Average
 from optim_cli.training.checkpoint import Checkpoints, Damaged, read_checkpoint
-from optim_cli.training.evaluation import evaluate
+from optim_cli.training.evaluation import MODEL, evaluate, merit, prefix_of
 from optim_cli.training.events import Metrics, Observer
 from optim_cli.training.meter import EpochMeter
 from optim_cli.training.randomness import random_state, set_random_state, undisturbed
@@ -26,7 +26,7 @@ from optim_cli.training.step import step_of
 from optim_cli.training.stop import Stopped, StopRequest, listening
 
 # Attributes of a training that a checkpoint holds as they are.
-POSITION = ("step", "epoch", "latest", "evaluated", "best", "best_step")
+POSITION = ("step", "epoch", "latest", "evaluated", "best", "best_step", "best_weights")
 # Evaluation keeps nothing for a backward pass, so that larger batches fit than in training.
 EVALUATION_SCALE = 4
 
@@ -61,14 +61,24 @@ class Trainer:
 
 @dataclass
 class Results:
-    """What a run ends with: metric names and values of the last weights and of the best on val."""
+    """What a run ends with: metric names and values of the last step and of the best one on val.
+
+    `best_weights` are the best at that step: `model`, or the name of an average.
+    """
 
     final: Metrics
     best: Metrics
     best_step: int
+    best_weights: str
     steps: int
     epochs: int
     seconds: float
+
+    @property
+    def objective(self) -> float:
+        """Accuracy of the best weights on val; without a validation set, of the last on test."""
+        chosen = f"{prefix_of('val', self.best_weights)}/accuracy"
+        return self.best.get(chosen, self.final["test/accuracy"])
 
 
 @dataclass
@@ -76,13 +86,14 @@ class Training:
     """One run: its parts and how far it is.
 
     Attributes:
-        scheduler, averaging: None where the run has none.
+        scheduler: None where the run has none.
+        averages: of the weights, by name; metrics of `averaged` are called val_averaged/...
         checkpoints: None writes none.
         stop: whether to stop before the end.
         pace: when the scheduler goes on.
         step, epoch: steps done, and the epoch of the last one; both count from 1.
         latest, evaluated: training and validation metrics of the last evaluation, and its step.
-        best, best_step: those of the best one.
+        best, best_step, best_weights: those of the best one, and which weights were the best then.
         around: what is done around the optimizer's steps.
         epoch_meter: training metrics of `epoch`.
         started: when the run began, on the clock of `perf_counter`; later by the time that it was stopped.
@@ -93,7 +104,7 @@ class Training:
     model: nn.Module
     optimizer: Optimizer
     scheduler: LRScheduler | None
-    averaging: AveragedModel | None
+    averages: Mapping[str, Average]
     device: torch.device
     observer: Observer = field(default_factory=Observer)
     checkpoints: Checkpoints | None = None
@@ -105,13 +116,14 @@ class Training:
     evaluated: int = 0
     best: Metrics = field(default_factory=dict)
     best_step: int = 0
+    best_weights: str = MODEL
     around: AroundStep = field(init=False)
     epoch_meter: EpochMeter = field(init=False)
     started: float = field(default_factory=perf_counter)
 
     def __post_init__(self) -> None:
         limits = self.trainer.clip_norm, self.trainer.clip_value
-        self.around = AroundStep(self.model, self.optimizer, self.averaging, *limits)
+        self.around = AroundStep(self.model, self.optimizer, self.averages.values(), *limits)
         self.epoch_meter = EpochMeter(self.device, self._tell)
 
     def fit(self) -> Results:
@@ -131,7 +143,7 @@ class Training:
             final, best = self._test()
             self.observer.finished(final, best)
         seconds = perf_counter() - self.started
-        return Results(final, best, self.best_step, self.step, self.epoch, seconds)
+        return Results(final, best, self.best_step, self.best_weights, self.step, self.epoch, seconds)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -170,6 +182,7 @@ class Training:
         take_step = step_of(optimizer)
         model.train()
         for inputs, targets in self._batches(first, total):
+            around.before_step(self.step + 1)
             loss, logits = take_step(model, optimizer, around, inputs, targets)
             meter.update(loss, logits, targets)
             self.step += 1
@@ -198,17 +211,35 @@ class Training:
 
     def _evaluate(self) -> None:
         """Evaluate the weights as they are now, and save."""
+        if self.step == self.total_steps:
+            self._finish_averages()
         metrics = self.epoch_meter.mean()
         if self.dataset.val is not None:
             metrics |= self._metrics_on(self.dataset.val, "val")
         self.observer.evaluated(self.step, self.epoch, metrics)
         if self.scheduler is not None:
             self.pace.after_evaluation(self.scheduler, metrics)
-        is_best = self._is_best(metrics)
+        weights = self._best_weights(metrics)
+        is_best = self._is_best(metrics, weights)
         self.latest, self.evaluated = metrics, self.step
         if is_best:
-            self.best, self.best_step = metrics, self.step
+            self.best, self.best_step, self.best_weights = metrics, self.step, weights
+        if self.checkpoints is not None:
+            # Before the checkpoint: a run killed in between goes on from an earlier one and writes them anew.
+            for name, average in self._begun():
+                self.checkpoints.save_weights(name, average.module)
         self._save(is_best)
+
+    def _begun(self) -> list[tuple[str, Average]]:
+        """The averages that hold weights of some step already."""
+        return [(name, average) for name, average in self.averages.items() if average.n_averaged > 0]
+
+    def _finish_averages(self) -> None:
+        # Shuffled and augmented as the last epoch was, which is the same in a run that was resumed.
+        for _, average in self._begun():
+            batches = self.dataset.train.batches(self.dataset.batch_size, self.device, self.epoch)
+            with undisturbed():
+                average.finish(self._until_stopped(batches))
 
     def _test(self) -> tuple[Metrics, Metrics]:
         """Metrics of the last and of the best weights, those on the test set among them.
@@ -221,7 +252,7 @@ class Training:
         if self.checkpoints is None:
             return final, self.best
         try:
-            state = read_checkpoint(self.checkpoints.best, ("step", "model", "averaging"))
+            state = read_checkpoint(self.checkpoints.best, ("step", "model", "averages"))
             if state["step"] != self.best_step:
                 raise Damaged(f"{self.checkpoints.best} is of step {state['step']}, not of {self.best_step}")
         except Damaged as error:
@@ -237,8 +268,8 @@ class Training:
 
         with undisturbed():
             metrics = metrics_of(self.model, name)
-            if self.averaging is not None:
-                metrics |= metrics_of(self.averaging.module, f"{name}_averaged")
+            for weights, average in self._begun():
+                metrics |= metrics_of(average.module, prefix_of(name, weights))
         return metrics
 
     def _until_stopped(self, batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -247,12 +278,17 @@ class Training:
                 raise Stopped(self.step, self.total_steps, self.stop.signum)
             yield batch
 
-    def _is_best(self, metrics: Metrics) -> bool:
-        """By validation accuracy, then loss; without a validation set the latest is the best."""
+    def _best_weights(self, metrics: Metrics) -> str:
+        """Those with the highest merit on val; without a validation set, those that are trained."""
+        if self.dataset.val is None:
+            return MODEL
+        return max([MODEL, *(name for name, _ in self._begun())], key=lambda name: merit(metrics, name))
+
+    def _is_best(self, metrics: Metrics, weights: str) -> bool:
+        """By merit on val; without a validation set the latest is the best."""
         if self.dataset.val is None or not self.best:
             return True
-        new, old = ((x["val/accuracy"], -x["val/loss"]) for x in (metrics, self.best))
-        return new > old
+        return merit(metrics, weights) > merit(self.best, self.best_weights)
 
     def _save(self, best: bool) -> None:
         # So that what is told of the steps before a checkpoint is told before it is there.
@@ -266,7 +302,7 @@ class Training:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
-            "averaging": None if self.averaging is None else self.averaging.state_dict(),
+            "averages": {name: average.state_dict() for name, average in self.averages.items()},
             "random": random_state(),
             "epoch_sums": self.epoch_meter.state(),
             "total_steps": self.total_steps,
@@ -294,5 +330,5 @@ class Training:
 
     def _load_weights(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
-        if self.averaging is not None:
-            self.averaging.load_state_dict(state["averaging"])
+        for name, average in self.averages.items():
+            average.load_state_dict(state["averages"][name])

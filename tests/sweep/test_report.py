@@ -31,6 +31,10 @@ VARIED = {
 FAILED, KILLED = 3, 5
 
 
+def summary_of(metrics: dict[str, float]) -> dict[str, Any]:
+    return {"best": metrics, "best_weights": "model", "final": metrics}
+
+
 @pytest.fixture
 def sweep(tmp_path: Path, seed: int) -> Path:
     """Thirty-two jobs; one failed, one was killed before it could tell anything."""
@@ -44,7 +48,7 @@ def sweep(tmp_path: Path, seed: int) -> Path:
         elif number != KILLED:
             write_status(job, overrides, "done")
             metrics = {x: draw.random() for x in ("val/accuracy", "val/loss", "test/accuracy")}
-            (job / "summary.json").write_text(json.dumps({"best": metrics, "final": metrics}))
+            (job / "summary.json").write_text(json.dumps(summary_of(metrics)))
     return tmp_path
 
 
@@ -160,7 +164,7 @@ def test_all_done(tmp_path: Path) -> None:
         job = tmp_path / str(number)
         write_status(job, [f"seed={number}"], "done")
         values = {"val/accuracy": 0.5, "test/accuracy": number / 2}
-        (job / "summary.json").write_text(json.dumps({"best": values, "final": values}))
+        (job / "summary.json").write_text(json.dumps(summary_of(values)))
     (tmp_path / "results.json").write_text("of an earlier report")
     output = StringIO()
     assert report(tmp_path, Console(file=output, width=80))

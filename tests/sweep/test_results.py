@@ -21,7 +21,9 @@ STATUSES: tuple[Status, ...] = get_args(Status)
 def leave_summary(directory: Path, best: dict[str, Any], final: dict[str, Any] | None = None) -> None:
     """The file of a run that has reached its end."""
     directory.mkdir(parents=True, exist_ok=True)
-    values = plain({"final": best if final is None else final, "best": best, "steps": 5})
+    values = plain(
+        {"final": best if final is None else final, "best": best, "best_weights": "model", "steps": 5}
+    )
     (directory / "summary.json").write_text(json.dumps(values), encoding="utf-8")
 
 
@@ -70,6 +72,16 @@ def test_collect(tmp_path: Path) -> None:
     nothing = dict.fromkeys(METRICS)
     assert jobs[1].metrics == jobs[3].metrics == nothing
     assert jobs[4].metrics == {**nothing, "test/accuracy": 0.75}
+
+
+def test_where_an_average_is_the_best(tmp_path: Path) -> None:
+    """Its metrics are those of the job."""
+    best = {"val/accuracy": 0.5, "val_averaged_ema/accuracy": 0.75, "val_averaged_ema/loss": 0.25}
+    leave_summary(tmp_path / "0", best, final={"test/accuracy": 0.5, "test_averaged_ema/accuracy": 0.625})
+    summary = tmp_path / "0" / "summary.json"
+    summary.write_text(summary.read_text().replace('"model"', '"averaged_ema"'))
+    [job] = collect(tmp_path)
+    assert job.metrics == {"val/accuracy": 0.75, "val/loss": 0.25, "test/accuracy": 0.625}
 
 
 def test_an_empty_sweep(tmp_path: Path) -> None:

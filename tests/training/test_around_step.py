@@ -15,7 +15,9 @@ from torch.optim import swa_utils as theirs
 
 from optim_cli.datasets.dataset import Dataset
 from optim_cli.optim import ALGORITHMS
-from optim_cli.training.averaging import EMA
+from optim_cli.optim.composition import Composition
+from optim_cli.optim.swa_utils import AveragedModel
+from optim_cli.training.averaging import EMA, SWA
 from optim_cli.training.loop import Trainer, Training
 from tests.experiments import train
 from tests.results import lines_of
@@ -43,9 +45,8 @@ def test_as_a_loop_written_by_hand(name: str, task: Callable[..., Dataset], reco
     trainer = Trainer(
         epochs=2, max_steps=None, evaluate_every=1, measure_every=4, deterministic=False, **LIMITS
     )
-    training = Training(
-        trainer, data, model, OPTIMIZERS[name](model.parameters()), None, EMA(model, 0.9), CPU, recorder
-    )
+    optimizer, averages = OPTIMIZERS[name](model.parameters()), {"averaged": EMA(model, 0.9)}
+    training = Training(trainer, data, model, optimizer, None, averages, CPU, recorder)
     training.fit()
     other = network()
     optimizer, norms = OPTIMIZERS[name](other.parameters()), []
@@ -59,12 +60,34 @@ def test_as_a_loop_written_by_hand(name: str, task: Callable[..., Dataset], reco
             optimizer.step()
             averaged.update_parameters(other)
     assert sum(norm > LIMITS["clip_norm"] for norm in norms) > 2, "choose another limit"
-    assert training.averaging is not None
-    for found, expected in ((model, other), (training.averaging, averaged)):
+    for found, expected in ((model, other), (training.averages["averaged"], averaged)):
         for x, y in zip(found.state_dict().values(), expected.state_dict().values(), strict=True):
             torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-5)
     told = {x[1]: x[3]["train/grad_norm"] for x in recorder.calls if x[0] == "measured"}
     assert told == pytest.approx({step: norms[step - 1] for step in range(4, 23, 4)}, rel=1e-3)
+
+
+def test_one_average_is_taken_within_the_step(task: Callable[..., Dataset], recorder: Any) -> None:
+    """One of every step, from its start on; an exponential one rather than another."""
+    model = network()
+    optimizer = OPTIMIZERS["SGD"](model.parameters())
+    averages = {
+        "averaged_swa": SWA(model, start=3, every=1),
+        "averaged_ema": EMA(model, 0.9, start=7),
+        "averaged_rare": EMA(model, 0.9, start=1, every=2),
+    }
+    assert isinstance(optimizer, Composition)
+    told, original = [], optimizer.average_into
+
+    def average_into(averaged: AveragedModel | None, model: nn.Module | None = None) -> None:
+        told.append((training.step + 1, averaged))
+        original(averaged, model)
+
+    training = Training(Trainer(1, 10, 1, 1, False), task(), model, optimizer, None, averages, CPU, recorder)
+    optimizer.average_into = average_into  # type: ignore[method-assign]
+    training.fit()
+    assert told == [(3, averages["averaged_swa"]), (7, averages["averaged_ema"])]
+    assert [int(x.n_averaged) for x in averages.values()] == [8, 4, 5]
 
 
 def test_in_a_closure(task: Callable[..., Dataset], recorder: Any) -> None:
@@ -79,12 +102,11 @@ def test_in_a_closure(task: Callable[..., Dataset], recorder: Any) -> None:
 
     trainer = Trainer(1, 5, 1, 1, False, clip_norm=1e-3)
     optimizer = Curious(model.parameters(), {"lr": 0.1})
-    training = Training(trainer, task(), model, optimizer, None, EMA(model, 0.9), CPU, recorder)
+    training = Training(trainer, task(), model, optimizer, None, {"averaged": EMA(model, 0.9)}, CPU, recorder)
     training.fit()
     norms = [float(torch.cat([g.flatten() for g in gradients]).norm()) for gradients in seen]
     assert norms == pytest.approx([1e-3] * 15, rel=1e-3)
-    assert training.averaging is not None
-    assert int(training.averaging.n_averaged) == 5
+    assert int(training.averages["averaged"].n_averaged) == 5
     told = [x[3]["train/grad_norm"] for x in recorder.calls if x[0] == "measured"]
     assert len(told) == 5
     assert min(told) > 1e-2, "as it was before"

@@ -43,6 +43,24 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def averaged(generator: random.Random) -> tuple[str, ...]:
+    """Overrides for no average, one or two, which begin at some step."""
+    ema, swa = generator.randrange(8), f"{generator.randrange(20, 90)}%"
+    every, rate = generator.choice([1, 1, 2, 5]), generator.choice(["null", 0.02])
+    return generator.choice(
+        [
+            ("averaging=none",),
+            ("averaging=ema", f"averaging.every={min(every, 2)}", f"averaging.start={ema}"),
+            ("averaging=ema_warmup",),
+            ("averaging=swa", f"averaging.start={swa}", f"averaging.swa_lr={rate}", "averaging.anneal=3"),
+            (
+                *("averaging=ema_swa", f"averaging.ema.start={ema}", f"averaging.swa.start={swa}"),
+                *(f"averaging.swa.every={every}", f"averaging.swa.swa_lr={rate}"),
+            ),
+        ]
+    )
+
+
 def drawn(generator: random.Random, pictures: Path) -> list[str]:
     """Overrides for a run of 8 to 48 steps."""
     pick = generator.choice
@@ -57,7 +75,7 @@ def drawn(generator: random.Random, pictures: Path) -> list[str]:
         *pick([("optimizer=sgd",), ("optimizer=adam", "optimizer.amsgrad=true"), ("optimizer=adamw",)]),
         f"optimizer.implementation={pick(['auto', 'for_loop', 'foreach'])}",
         f"scheduler={scheduler}",
-        f"averaging={pick(['none', 'ema'])}",
+        *averaged(generator),
         f"trainer.clip_norm={pick(['null', 0.5])}",
         f"trainer.clip_value={pick(['null', 0.05])}",
         f"dataset.val_fraction={pick([0, 0.15, 0.15])}",

@@ -49,7 +49,7 @@ def training_of(data: Dataset, observer: Observer, **changes: Any) -> Training:
     parts: dict[str, Any] = {
         "trainer": trainer(),
         "scheduler": CosineAnnealingLR(optimizer, T_max=22),
-        "averaging": EMA(model, 0.9),
+        "averages": {"averaged": EMA(model, 0.9)},
         "checkpoints": None,
     } | changes
     return Training(dataset=data, model=model, optimizer=optimizer, device=CPU, observer=observer, **parts)
@@ -89,9 +89,8 @@ def test_as_a_loop_written_by_hand(task: Task, recorder: Any) -> None:
         training.model.state_dict().items(), model.state_dict().values(), strict=True
     ):
         assert torch.equal(left, right), name
-    assert training.averaging is not None
     for (name, left), right in zip(
-        training.averaging.state_dict().items(), averaged.state_dict().values(), strict=True
+        training.averages["averaged"].state_dict().items(), averaged.state_dict().values(), strict=True
     ):
         torch.testing.assert_close(left, right, rtol=0, atol=0, msg=name)
     # What is told of the way: the loss over the steps since the last telling, and the rate of that step.
@@ -125,7 +124,7 @@ def test_order_of_events(task: Task, recorder: Any, tmp_path: Path) -> None:
 def test_measurements_start_anew_each_epoch(task: Task, recorder: Any) -> None:
     """An evaluation tells the mean of its own epoch, every sample counted once."""
     data = task()
-    training_of(data, recorder, trainer=trainer(measure_every=4, epochs=1), averaging=None).fit()
+    training_of(data, recorder, trainer=trainer(measure_every=4, epochs=1), averages={}).fit()
     model = network()
     model.train()
     optimizer = SGD(model.parameters(), lr=0.1, momentum=0.9)
@@ -173,7 +172,7 @@ def test_checkpoints_follow_evaluations(task: Task, tmp_path: Path) -> None:
 
     writer.save = save  # type: ignore[method-assign]
     training = training_of(
-        task(), Observer(), trainer=trainer(epochs=7, evaluate_every=3), checkpoints=writer, averaging=None
+        task(), Observer(), trainer=trainer(epochs=7, evaluate_every=3), checkpoints=writer, averages={}
     )
     results = training.fit()
     assert [x[0] for x in saved] == [33, 66, 77]
@@ -198,9 +197,9 @@ def test_best_by_accuracy_then_loss(task: Task) -> None:
         ((0.5, 1.0), (0.4, 0.1), False),
     ):
         training.best = {"val/accuracy": old[0], "val/loss": old[1]}
-        assert training._is_best({"val/accuracy": new[0], "val/loss": new[1]}) is better
+        assert training._is_best({"val/accuracy": new[0], "val/loss": new[1]}, "model") is better
     training.best = {}
-    assert training._is_best({"val/accuracy": 0.0, "val/loss": torch.nan})
+    assert training._is_best({"val/accuracy": 0.0, "val/loss": torch.nan}, "model")
 
 
 def test_evaluation_is_exact_and_leaves_the_model_alone(task: Task) -> None:

@@ -43,7 +43,7 @@ def trained(
         model=model,
         optimizer=optimizer,
         scheduler=scheduler(optimizer),
-        averaging=None,
+        averages={},
         device=CPU,
         pace=pace,
         **rest,

@@ -68,7 +68,7 @@ def test_evaluations_draw_the_same_numbers(seed: int) -> None:
     expected = cross_entropy(model(inputs), targets)
     drawn_next = torch.rand(3)
     torch.manual_seed(1)
-    around = AroundStep(model, optimizer, None, None, None)
+    around = AroundStep(model, optimizer, (), None, None)
     loss, logits = step_of(optimizer)(model, optimizer, around, inputs, targets)
     assert torch.equal(torch.rand(3), drawn_next), "as after one evaluation"
     same, again, moved = optimizer.losses
@@ -92,7 +92,7 @@ def test_as_a_loop_written_by_hand(task: Callable[..., Dataset], recorder: Any) 
 
     model, optimizer = parts()
     trainer = Trainer(epochs=1, max_steps=None, evaluate_every=1, measure_every=100, deterministic=False)
-    training = Training(trainer, data, model, optimizer, None, None, CPU, recorder)
+    training = Training(trainer, data, model, optimizer, None, {}, CPU, recorder)
     training.fit()
     model, optimizer = parts()
     total = 0.0
@@ -122,5 +122,5 @@ def test_a_run_may_end_in_a_closure_that_diverges(task: Callable[..., Dataset]) 
     model = network()
     optimizer = ALGORITHMS["LBFGS"](model.parameters(), lr=1e30)
     trainer = Trainer(epochs=1, max_steps=3, evaluate_every=1, measure_every=1, deterministic=False)
-    results = Training(trainer, task(), model, optimizer, None, None, CPU, Observer()).fit()
+    results = Training(trainer, task(), model, optimizer, None, {}, CPU, Observer()).fit()
     assert results.steps == 3
