@@ -173,15 +173,18 @@ class SequentialLR(_Parts):
     def step(self, metrics: float | None = None) -> None:
         """Let the part whose time it is step; a ReduceLROnPlateau only where a metric is given."""
         self.last_epoch += 1
-        index, start = self._at(self.last_epoch)
+        index = bisect_right(self._milestones, self.last_epoch)
         part = self._schedulers[index]
-        if index > 0 and start == self.last_epoch:
+        if index and self._milestones[index - 1] == self.last_epoch:
             part._update_lr(0)
         elif not isinstance(part, ReduceLROnPlateau):
             part.step()
         if metrics is not None:
             self.observe(metrics)
-        self._note_values()
+        elif getattr(part, "hyperparameter", "lr") == "lr":
+            self._last_lr = part.get_last_lr()
+        else:
+            self._note_values()
 
     def _acting(self) -> Sequence[Part]:
         return [self._schedulers[self._at(self.last_epoch)[0]]]

@@ -39,13 +39,8 @@ def write(group: Group, name: str, value: float | Tensor) -> None:
     elif at is None:
         group[key] = value
     else:
-        replace(group, key, at, value)
-
-
-def replace(group: Group, key: str, at: int, value: float | Tensor) -> None:
-    """Put another item into a tuple."""
-    items = group[key]
-    group[key] = (*items[:at], value, *items[at + 1 :])
+        items = group[key]
+        group[key] = (*items[:at], value, *items[at + 1 :])
 
 
 def copied(value: float | Tensor) -> float | Tensor:

@@ -187,7 +187,8 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
             elif at is None:
                 group[key] = value
             else:
-                place.replace(group, key, at, value)
+                items = group[key]
+                group[key] = (*items[:at], value, *items[at + 1 :])
         for group, value in others:
             place.write(group, name, value)
 
