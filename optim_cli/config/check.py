@@ -154,7 +154,7 @@ def _mistakes_in(
             found += wrong
             hint = Any
         elif value is None and is_total(hint):
-            hint = Any  # a length that is left open takes the run's length later
+            hint, default = Any, None  # a length that is left open takes the run's length later
         elif isinstance(value, list) and get_origin(hint) is tuple:
             values[name] = tuple(value)  # YAML has no tuples, so lists stand for them
         fields[name] = (hint, default)

@@ -90,6 +90,8 @@ def counted(
             return [count(x, hint) for x in value]
         return run.count(value) if is_counted(hint) and is_duration(value) else value
 
+    # A length that is left out is left open, whatever a constructor takes for it without a run.
+    values = dict.fromkeys((key for key, hint in hints.items() if is_total(hint)), None) | dict(values)
     return {key: count(value, hints.get(key)) for key, value in values.items()}
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import random
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,11 +15,32 @@ import pytest
 import torch
 from torchvision.io import write_png
 
-from tests.experiments import train
+from tests.experiments import ENVIRONMENT, ROOT, train
 from tests.results import json_of, unlike
 from tests.training.interruptions import broken_off
 
 CROP_FLIP = "{_target_: optim_cli.datasets.augmentation.CropFlip, padding: 1, flip: true}"
+OPTIMIZERS = (
+    *("sgd", "adam", "adamw", "adagrad", "adadelta", "adafactor", "adamax"),
+    *("asgd", "nadam", "radam", "rmsprop", "rprop"),
+)
+OURS = "_target_: optim_cli.optim.lr_scheduler"
+# A chain of a sequence, a plateau in it, and another hyperparameter.
+NESTED = (
+    "{metric: train/loss, chain: {"
+    f"steps: {{sequence: {{up: {{{OURS}.LinearLR, length: 30%}}, down: {{{OURS}.CosineAnnealingLR}}}}}}, "
+    f"worse: {{{OURS}.ReduceLROnPlateau, patience: 0, factor: 0.5}}, "
+    f"decay: {{{OURS}.ExponentialLR, gamma: 0.9, hyperparameter: weight_decay}}"
+    "}}"
+)
+# Goes on with the runs of its argument, folder -> overrides.
+RESUME = """
+import json, sys
+from pathlib import Path
+from tests.experiments import train
+for folder, overrides in json.loads(sys.argv[1]).items():
+    train(Path(folder), *overrides, resume=True)
+"""
 SYNTHETIC = ("dataset=synthetic", "dataset.num_samples=260", "dataset.batch_size=16")  # 12 steps an epoch
 
 
@@ -61,6 +85,18 @@ def averaged(generator: random.Random) -> tuple[str, ...]:
     )
 
 
+def scheduled(generator: random.Random) -> list[str]:
+    """Overrides for any schedule that needs no function of a user's."""
+    choices = sorted(x.stem for x in (ROOT / "configs" / "scheduler").glob("*.yaml"))
+    name = generator.choice([x for x in choices if x not in ("lambda", "multiplicative")] + ["nested"])
+    if name == "plateau":
+        return ["scheduler=plateau", "scheduler.metric=train/loss", "scheduler.patience=0"]
+    if name == "nested":
+        return ["scheduler=none", f"+scheduler={NESTED}"]
+    by_epoch = name not in ("none", "onecycle") and generator.random() < 0.2
+    return [f"scheduler={name}"] + ["scheduler.interval=epoch"] * by_epoch
+
+
 def drawn(generator: random.Random, pictures: Path) -> list[str]:
     """Overrides for a run of 8 to 48 steps."""
     pick = generator.choice
@@ -68,13 +104,12 @@ def drawn(generator: random.Random, pictures: Path) -> list[str]:
         *("dataset=image_folder", f"dataset.root={pictures}", "dataset.image_size=8"),
         *("dataset.batch_size=5", f"dataset.workers={pick([0, 0, 2])}"),
     )
-    scheduler = pick(["none", "cosine", "onecycle", "onecycle"])
     overrides = [
         *pick([SYNTHETIC, (*SYNTHETIC, f"dataset.augmentation={CROP_FLIP}"), files]),
         *pick([("model.hidden=[8]", "model.dropout=0.4"), ("model=cnn", "model.widths=[4,4]")]),
-        *pick([("optimizer=sgd",), ("optimizer=adam", "optimizer.amsgrad=true"), ("optimizer=adamw",)]),
+        f"optimizer={pick(OPTIMIZERS)}",
         f"optimizer.implementation={pick(['auto', 'for_loop', 'foreach'])}",
-        f"scheduler={scheduler}",
+        *scheduled(generator),
         *averaged(generator),
         f"trainer.clip_norm={pick(['null', 0.5])}",
         f"trainer.clip_value={pick(['null', 0.05])}",
@@ -111,6 +146,26 @@ def test_stopped_and_resumed(number: int, tmp_path: Path, pictures: Path, seed: 
         train(parts, *overrides, resume=True)
     assert unlike(whole, parts) == []
     assert not list(parts.rglob("*.partial"))
+
+
+def test_resumed_in_a_new_process(tmp_path: Path, pictures: Path, seed: int) -> None:
+    """As above, but what goes on knows only the files: one process for all, broken off at random steps."""
+    generator = random.Random(seed)
+    runs = {}
+    for number in range(6):
+        overrides = drawn(generator, pictures)
+        whole, part = (tmp_path / f"{x}{number}" for x in ("whole", "part"))
+        steps = train(whole, *overrides).results.steps
+        at = generator.randint(1, steps)
+        print(at, *overrides)
+        if broken_off(part, *overrides, how=generator.choice(["stop", "kill"]), at=at):
+            runs[str(part)] = overrides
+    assert runs
+    command = [sys.executable, "-W", "error", "-c", RESUME, json.dumps(runs)]
+    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for folder in runs:
+        assert unlike(Path(folder.replace("part", "whole")), Path(folder)) == [], folder
 
 
 def test_an_optimizer_that_evaluates_batches_several_times(tmp_path: Path) -> None:
