@@ -25,6 +25,7 @@ from optim_cli.training.events import Observers, Plan
 from optim_cli.training.loop import Results, Training
 from optim_cli.training.progress import PatientConsole, show
 from optim_cli.training.randomness import seed_generators
+from optim_cli.training.scheduling import in_words
 from optim_cli.training.stop import Stopped
 
 log = logging.getLogger(__name__)
@@ -142,7 +143,7 @@ def plan(training: Training, choices: Mapping[str, str | None]) -> Plan:
         dataset=str(choices["dataset"]),
         synthetic=training.dataset.synthetic,
         optimizer=f"{name}, lr {group.get('max_lr', group.get('initial_lr', group['lr'])):g}",
-        schedule="constant learning rate" if scheduler is None else type(scheduler).__name__,
+        schedule="constant learning rate" if scheduler is None else in_words(scheduler),
         averaging=" and ".join(type(x).__name__ for x in averages) or "none",
         epochs=-(-steps // training.steps_per_epoch),
         steps=steps,

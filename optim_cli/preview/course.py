@@ -54,7 +54,7 @@ def courses(training: Training) -> list[Course]:
 
 def follows_metric(scheduler: torch.optim.lr_scheduler.LRScheduler) -> bool:
     """Whether a schedule, or a part of it, acts on what is measured in the run."""
-    parts = getattr(scheduler, "_schedulers", ())
+    parts = getattr(scheduler, "parts", ())
     return takes_metric(type(scheduler).step) or any(map(follows_metric, parts))
 
 

@@ -10,6 +10,7 @@ from typing import Literal
 
 import torch
 
+from optim_cli.optim.lr_scheduler.parts import ChainedScheduler, SequentialLR
 from optim_cli.optim.lr_scheduler.schedule import LRScheduler
 from optim_cli.training.events import Metrics
 
@@ -51,6 +52,17 @@ class Pace:
             scheduler.step(value)  # type: ignore[arg-type]
         elif isinstance(scheduler, LRScheduler):
             scheduler.observe(value)
+
+
+def in_words(scheduler: AnyScheduler) -> str:
+    """What a schedule is made of: `LinearLR, then CosineAnnealingLR`, or `StepLR and ReduceLROnPlateau`."""
+    if not isinstance(scheduler, SequentialLR | ChainedScheduler):
+        return type(scheduler).__name__
+    parts = [
+        f"({in_words(x)})" if isinstance(x, SequentialLR | ChainedScheduler) else in_words(x)
+        for x in scheduler.parts
+    ]
+    return (", then " if isinstance(scheduler, SequentialLR) else " and ").join(parts)
 
 
 @cache

@@ -12,12 +12,13 @@ from torch import nn
 from torch.optim import lr_scheduler as torchs
 
 from optim_cli.datasets.dataset import Dataset
+from optim_cli.optim import lr_scheduler as ours
 from optim_cli.optim.algorithms.sgd import SGD
 from optim_cli.optim.lr_scheduler.exponential import ExponentialLR
 from optim_cli.optim.lr_scheduler.parts import ChainedScheduler
 from optim_cli.optim.lr_scheduler.plateau import ReduceLROnPlateau
 from optim_cli.training.loop import Trainer, Training
-from optim_cli.training.scheduling import Pace, takes_metric
+from optim_cli.training.scheduling import Pace, in_words, takes_metric
 from tests.experiments import train
 from tests.results import unlike
 from tests.training.interruptions import broken_off
@@ -108,3 +109,15 @@ def test_stopped_and_resumed(tmp_path: Path) -> None:
     assert broken_off(tmp_path / "parts", *overrides, how="evaluation", at=48, resume=True)
     train(tmp_path / "parts", *overrides, resume=True)
     assert unlike(tmp_path / "whole", tmp_path / "parts") == []
+
+
+def test_schedules_in_words() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1)
+    line, steps = ours.LinearLR(optimizer), ours.StepLR(optimizer, 3)
+    assert in_words(steps) == "StepLR"
+    chain = ours.ChainedScheduler([line, steps])
+    assert in_words(chain) == "LinearLR and StepLR"
+    last = ours.CosineAnnealingLR(optimizer, 9)
+    assert in_words(ours.SequentialLR(optimizer, [chain, last], [3])) == (
+        "(LinearLR and StepLR), then CosineAnnealingLR"
+    )

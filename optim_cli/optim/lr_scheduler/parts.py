@@ -21,6 +21,11 @@ class _Parts(LRScheduler):
 
     _schedulers: Sequence[Part]
 
+    @property
+    def parts(self) -> Sequence[Part]:
+        """The schedules that it is made of, in order."""
+        return self._schedulers
+
     def _adopt(self, schedulers: Sequence[Part], optimizer: Optimizer) -> None:
         name = type(self).__name__
         for index, part in enumerate(schedulers):
