@@ -10,7 +10,7 @@ from torch.optim import lr_scheduler as theirs
 
 from optim_cli import optim
 from optim_cli.optim import lr_scheduler as ours
-from tests.optim.lr_scheduler.sampling import optimizer_of
+from tests.optim.lr_scheduler.sampling import make, optimizer_of
 
 
 def followed(package: Any, build: Any, steps: int) -> list[float]:
@@ -86,6 +86,56 @@ def test_warm_restarts_resume_after_several_restarts() -> None:
         rates.append((before, optimizer.param_groups[0]["lr"]))
     assert rates[0][0] == rates[0][1] == pytest.approx(rates[1][0])
     assert rates[1][1] != pytest.approx(rates[1][0]), "torch is right now: the deviation can go"
+
+
+def test_an_anneal_resumes_where_it_was() -> None:
+    """torch counts from its construction, whatever step it is told to resume after."""
+    options: Any = {"swa_lr": 0.1, "anneal_epochs": 10, "anneal_strategy": "linear"}
+    rates = []
+    for package in (ours, theirs):
+        optimizer = optimizer_of(torch.optim, "SGD", [1.0])
+        schedule = make(package, "SWALR", optimizer, **options)
+        optimizer.step()
+        for _ in range(5):
+            schedule.step()
+        make(package, "SWALR", optimizer, **options, last_epoch=4).step()
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates[0] == pytest.approx(1 - 0.9 * 6 / 10)
+    assert rates[1] != pytest.approx(rates[0]), "torch is right now: the deviation can go"
+
+
+def test_an_anneal_jumps_to_the_step_that_it_is_told() -> None:
+    """From the rate that it finds, as far as that step goes; torch takes its next step in any case."""
+
+    def jumped(package: Any, step: int) -> float:
+        optimizer = optimizer_of(torch.optim, "SGD", [1.0])
+        options: Any = {"swa_lr": 0.1, "anneal_epochs": 10, "anneal_strategy": "linear"}
+        schedule = make(package, "SWALR", optimizer, **options)
+        optimizer.step()
+        with pytest.warns(UserWarning, match="epoch"):
+            schedule.step(step)
+        return float(optimizer.param_groups[0]["lr"])
+
+    assert jumped(ours, 3) == pytest.approx(0.1 + 0.9 * 7 / 8)
+    assert jumped(ours, 10) == pytest.approx(0.1)
+    assert jumped(theirs, 3) == jumped(theirs, 10) == pytest.approx(1 - 0.9 / 10)
+
+
+def test_without_momentum_only_the_rate_cycles() -> None:
+    def build(package: Any, optimizer: Any) -> Any:
+        return package.CyclicLR(optimizer, base_lr=0.0, max_lr=1.0, step_size_up=2)
+
+    rates = []
+    optimizer = optim.ALGORITHMS["Adagrad"]([torch.ones(1)], lr=1.0)
+    schedule = build(ours, optimizer)
+    for _ in range(5):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates == [0.0, 0.5, 1.0, 0.5, 0.0]
+    assert "momentum" not in optimizer.param_groups[0]
+    with pytest.raises(ValueError, match="must support momentum"):
+        build(theirs, torch.optim.Adagrad([torch.ones(1)], lr=1.0))
 
 
 def test_a_chain_within_a_sequence_starts_once() -> None:
