@@ -25,14 +25,16 @@ OPTIMIZERS = (
     *("asgd", "nadam", "radam", "rmsprop", "rprop"),
 )
 OURS = "_target_: optim_cli.optim.lr_scheduler"
-# A chain of a sequence, a plateau in it, and another hyperparameter.
+# A chain of a sequence, a plateau, and another hyperparameter.
 NESTED = (
     "{metric: train/loss, chain: {"
     f"steps: {{sequence: {{up: {{{OURS}.LinearLR, length: 30%}}, down: {{{OURS}.CosineAnnealingLR}}}}}}, "
     f"worse: {{{OURS}.ReduceLROnPlateau, patience: 0, factor: 0.5}}, "
-    f"decay: {{{OURS}.ExponentialLR, gamma: 0.9, hyperparameter: weight_decay}}"
+    f"other: {{{OURS}.ExponentialLR, gamma: 0.9, hyperparameter: OTHER}}"
     "}}"
 )
+# What it is of algorithms that have no weight decay.
+OTHER = {"rprop": "etas.0"}
 # Goes on with the runs of its argument, folder -> overrides.
 RESUME = """
 import json, sys
@@ -85,14 +87,15 @@ def averaged(generator: random.Random) -> tuple[str, ...]:
     )
 
 
-def scheduled(generator: random.Random) -> list[str]:
+def scheduled(generator: random.Random, optimizer: str) -> list[str]:
     """Overrides for any schedule that needs no function of a user's."""
     choices = sorted(x.stem for x in (ROOT / "configs" / "scheduler").glob("*.yaml"))
     name = generator.choice([x for x in choices if x not in ("lambda", "multiplicative")] + ["nested"])
     if name == "plateau":
         return ["scheduler=plateau", "scheduler.metric=train/loss", "scheduler.patience=0"]
     if name == "nested":
-        return ["scheduler=none", f"+scheduler={NESTED}"]
+        other = OTHER.get(optimizer, "weight_decay")
+        return ["scheduler=none", f"+scheduler={NESTED.replace('OTHER', other)}"]
     by_epoch = name not in ("none", "onecycle") and generator.random() < 0.2
     return [f"scheduler={name}"] + ["scheduler.interval=epoch"] * by_epoch
 
@@ -104,12 +107,13 @@ def drawn(generator: random.Random, pictures: Path) -> list[str]:
         *("dataset=image_folder", f"dataset.root={pictures}", "dataset.image_size=8"),
         *("dataset.batch_size=5", f"dataset.workers={pick([0, 0, 2])}"),
     )
+    optimizer = pick(OPTIMIZERS)
     overrides = [
         *pick([SYNTHETIC, (*SYNTHETIC, f"dataset.augmentation={CROP_FLIP}"), files]),
         *pick([("model.hidden=[8]", "model.dropout=0.4"), ("model=cnn", "model.widths=[4,4]")]),
-        f"optimizer={pick(OPTIMIZERS)}",
+        f"optimizer={optimizer}",
         f"optimizer.implementation={pick(['auto', 'for_loop', 'foreach'])}",
-        *scheduled(generator),
+        *scheduled(generator, optimizer),
         *averaged(generator),
         f"trainer.clip_norm={pick(['null', 0.5])}",
         f"trainer.clip_value={pick(['null', 0.05])}",
