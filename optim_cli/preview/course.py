@@ -54,8 +54,7 @@ def courses(training: Training) -> list[Course]:
 
 def follows_metric(scheduler: torch.optim.lr_scheduler.LRScheduler) -> bool:
     """Whether a schedule, or a part of it, acts on what is measured in the run."""
-    parts = getattr(scheduler, "parts", ())
-    return takes_metric(type(scheduler).step) or any(map(follows_metric, parts))
+    return getattr(scheduler, "follows_metric", False) or takes_metric(type(scheduler).step)
 
 
 def _values(
@@ -71,7 +70,7 @@ def _values(
     rows = []
     for _ in range(steps):
         rows.append([[float(place.read(group, x)) for group in optimizer.param_groups] for x in names])
-        optimizer.step()
+        optimizer._opt_called = True  # type: ignore[attr-defined]  # what schedules look for in the first step
         if not takes_metric(type(scheduler).step):
             scheduler.step()
     for name, *column in zip(names, *rows, strict=True):

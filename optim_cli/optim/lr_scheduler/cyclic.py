@@ -96,12 +96,14 @@ class CyclicLR(LRScheduler):
     def coefficients(self, t: int) -> dict[str, Affine]:
         """With the momentum, which is highest where the rate is lowest."""
         height = self._height(t)
-        rates = [low + (high - low) * height for low, high in zip(self.base_lrs, self.max_lrs)]  # noqa: B905
+        rates, momenta = [], []
+        for low, high in zip(self.base_lrs, self.max_lrs):  # noqa: B905
+            rates.append(low + (high - low) * height)
         found: dict[str, Affine] = {self.hyperparameter: (0.0, rates)}
         if self.cycle_momentum:
-            ends = zip(self.base_momentums, self.max_momentums)  # noqa: B905
-            name = "betas.0" if self.use_beta1 else "momentum"
-            found[name] = (0.0, [high - (high - low) * height for low, high in ends])
+            for low, high in zip(self.base_momentums, self.max_momentums):  # noqa: B905
+                momenta.append(high - (high - low) * height)
+            found["betas.0" if self.use_beta1 else "momentum"] = (0.0, momenta)
         return found
 
     def scale_fn(self, x: float) -> float:
@@ -128,8 +130,8 @@ class CyclicLR(LRScheduler):
             own.__dict__.update(state_dict["_scale_fn_custom"])
 
     def _height(self, t: int) -> float:
-        cycle = floor(1 + t / self.total_size)
-        x = 1.0 + t / self.total_size - cycle
-        rising = x <= self.step_ratio
-        height = x / self.step_ratio if rising else (x - 1) / (self.step_ratio - 1)
+        cycles = t / self.total_size
+        cycle = floor(1 + cycles)
+        x = 1.0 + cycles - cycle
+        height = x / self.step_ratio if x <= self.step_ratio else (x - 1) / (self.step_ratio - 1)
         return height * self.scale_fn(cycle if self.scale_mode == "cycle" else t)

@@ -21,10 +21,12 @@ class DeviceTable:
         steps: how many values there are, from the schedule's start.
 
     Raises:
-        TypeError: a hyperparameter is no tensor, or the schedule has no table.
+        TypeError: a hyperparameter is no tensor, or the schedule has no table, or follows a metric.
     """
 
     def __init__(self, scheduler: LRScheduler, steps: int) -> None:
+        if scheduler.follows_metric:
+            raise TypeError("what follows a metric has no values beforehand: leave out ReduceLROnPlateau")
         self._steps = steps
         self._rows: dict[torch.device, Tensor] = {}
         self._columns: list[tuple[Tensor, Tensor]] = []

@@ -93,18 +93,29 @@ class OneCycleLR(LRScheduler):
 
     def coefficients(self, t: int) -> dict[str, Affine]:
         """With the momentum, which is lowest at the peak of the rate."""
-        phase, left = self._where(t)
-        start, end = phase["start_lr"], phase["end_lr"]
-        start_momentum, end_momentum = phase["start_momentum"], phase["end_momentum"]
+        if t >= self.total_steps:
+            t = self.total_steps - 1
+        start = 0.0
+        for phase in self._schedule_phases:
+            end = phase["end_step"]
+            if t <= end:
+                break
+            start = end
+        # A phase of no length (a cycle of one step) is at its end.
+        progress = (t - start) / (end - start) if end > start else 1.0
+        left = 1 - progress if self._anneal_func_type == "linear" else (cos(pi * progress) + 1) / 2
+        first, last = phase["start_lr"], phase["end_lr"]
+        first_momentum, last_momentum = phase["start_momentum"], phase["end_momentum"]
+        cycled = self.cycle_momentum
         rates, momenta = [], []
         for group in self.optimizer.param_groups:
-            last = group[end]
-            rates.append(last + (group[start] - last) * left)
-            if self.cycle_momentum:
-                last = group[end_momentum]
-                momenta.append(last + (group[start_momentum] - last) * left)
+            goal = group[last]
+            rates.append(goal + (group[first] - goal) * left)
+            if cycled:
+                goal = group[last_momentum]
+                momenta.append(goal + (group[first_momentum] - goal) * left)
         found: dict[str, Affine] = {self.hyperparameter: (0.0, rates)}
-        if self.cycle_momentum:
+        if cycled:
             found["betas.0" if self.use_beta1 else "momentum"] = (0.0, momenta)
         return found
 
@@ -116,20 +127,6 @@ class OneCycleLR(LRScheduler):
                 "the last rate is held",
                 stacklevel=4,
             )
-
-    def _where(self, t: int) -> tuple[dict[str, Any], float]:
-        """The phase of a step, and how much of the way to its end is left."""
-        if t >= self.total_steps:
-            t = self.total_steps - 1
-        start = 0.0
-        for phase in self._schedule_phases:
-            end = phase["end_step"]
-            if t <= end:
-                break
-            start = end
-        # A phase of no length (a cycle of one step) is at its end.
-        progress = (t - start) / (end - start) if end > start else 1.0
-        return phase, 1 - progress if self._anneal_func_type == "linear" else (cos(pi * progress) + 1) / 2
 
 
 def _length(total_steps: int | None, epochs: int | None, steps_per_epoch: int | None) -> int:

@@ -47,6 +47,17 @@ class _Parts(LRScheduler):
         self.optimizer = optimizer
 
     @property
+    def hyperparameters(self) -> list[str]:
+        """What the parts schedule."""
+        found = [x for part in self._schedulers for x in getattr(part, "hyperparameters", ["lr"])]
+        return list(dict.fromkeys(found))
+
+    @property
+    def follows_metric(self) -> bool:
+        """Whether a part does."""
+        return any(isinstance(part, LRScheduler) and part.follows_metric for part in self._schedulers)
+
+    @property
     def is_known(self) -> bool:
         """Whether the values of all parts are."""
         return all(isinstance(part, LRScheduler) and part.is_known for part in self._schedulers)
@@ -162,10 +173,10 @@ class SequentialLR(_Parts):
         if last_epoch >= 0:
             self._update_lr(self.last_epoch)
             return
-        for part in schedulers:
-            name = getattr(part, "hyperparameter", "lr")
+        for name in self.hyperparameters:
             for group in optimizer.param_groups:
                 place.write(group, name, group.get(f"initial_{name}", place.read(group, name)))
+        for part in schedulers:
             _take_back(part)
         self._initial_step()
 
@@ -214,7 +225,10 @@ class SequentialLR(_Parts):
 def _of(part: Part) -> LRScheduler:
     """A part as one of ours, whose values are known beforehand."""
     if not isinstance(part, LRScheduler):
-        raise TypeError(f"{type(part).__name__} does not say its values beforehand; only steps show them")
+        raise TypeError(
+            f"{type(part).__name__} does not say its values beforehand, as tables and nested parts want; "
+            "take the class of optim_cli.optim.lr_scheduler"
+        )
     return part
 
 
@@ -233,5 +247,5 @@ def _after(first: Affine, second: Affine, groups: int) -> Affine:
     return scales, [x * y + z if y else z for x, y, z in zip(b1, a2, b2, strict=True)]
 
 
-def _spread(numbers: Numbers, groups: int) -> Sequence[Any]:
-    return [numbers] * groups if isinstance(numbers, int | float) else numbers
+def _spread(numbers: Numbers, groups: int) -> list[Any]:
+    return numbers if isinstance(numbers, list) else [numbers] * groups

@@ -68,6 +68,11 @@ class ReduceLROnPlateau(LRScheduler):
         self.cooldown_counter = 0
         self.num_bad_epochs = 0
 
+    @property
+    def follows_metric(self) -> bool:
+        """Always."""
+        return True
+
     def affine(self, t: int) -> Affine:
         """As long as no metric is seen, values stay."""
         return 1.0, 0.0

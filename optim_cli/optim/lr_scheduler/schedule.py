@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import wraps
 from itertools import repeat
@@ -17,8 +17,8 @@ from torch.optim import Optimizer
 
 from optim_cli.optim.lr_scheduler import place
 
-# A number for all parameter groups, or one for each.
-Numbers = float | Sequence[float | Tensor]
+# A number for all parameter groups, or a list with one for each.
+Numbers = float | Tensor | list[Any]
 # (a_t, b_t): what turns the value of one step into that of the next.
 Affine = tuple[Numbers, Numbers]
 
@@ -94,6 +94,16 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
             self.hyperparameter = hyperparameter
 
     @property
+    def hyperparameters(self) -> list[str]:
+        """What is scheduled; a momentum that goes along with the rate is not named."""
+        return [self.hyperparameter]
+
+    @property
+    def follows_metric(self) -> bool:
+        """Whether values depend on a metric, which `observe` is told."""
+        return False
+
+    @property
     def is_known(self) -> bool:
         """Whether values are known beforehand, so that there is a table."""
         return not self._by_get_lr
@@ -158,10 +168,11 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         # Under this name torch's SequentialLR starts its parts anew.
         t = self.last_epoch + 1 if epoch is None else epoch
         self._move_to(t)
-        if epoch is not None:
+        if self._by_get_lr:
+            closed = None if epoch is None else getattr(self, "_get_closed_form_lr", None)
+            affines: dict[str, Affine] = {self.hyperparameter: (0.0, (closed or self.get_lr)())}
+        elif epoch is not None:
             affines = self.jump(t)
-        elif self._by_get_lr:
-            affines = {self.hyperparameter: (0.0, self.get_lr())}
         elif self._is_initial and t > 0 and not self.outright:
             affines = {}  # the groups of a resumed run hold the values already
         else:
@@ -171,15 +182,26 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         self._note_values()
 
     def _apply(self, name: str, affine: Affine) -> None:
-        """Set a hyperparameter of every group to a * x + b; where a is 0, x has no influence."""
+        """Set a hyperparameter of every group to a * x + b; where a is 0, x has no influence.
+
+        Raises:
+            ValueError: it is given for another number of groups.
+        """
         # At every step of a run: numbers are set at once, with as few operations as can be.
-        key, at = place.parsed(name)
+        key, at = place.parsed(name) if "." in name else (name, None)
+        groups = self.optimizer.param_groups
         a, b = affine
-        scales: Any = repeat(a) if a.__class__ is float else a
-        offsets: Any = repeat(b) if b.__class__ is float else b
+        scales: Any = a if isinstance(a, list) else repeat(a)
+        offsets: Any = b if isinstance(b, list) else repeat(b)
+        short: Any = scales if scales is a else offsets if offsets is b else groups
+        if len(short) != len(groups):
+            raise ValueError(
+                f"{type(self).__name__} was made for {len(short)} parameter groups, not for the "
+                f"{len(groups)} that there are; make it anew after add_param_group"
+            )
         # Groups may share a tensor, so that all are read before one is written.
         others: list[tuple[place.Group, float | Tensor]] = []
-        for group, k, v in zip(self.optimizer.param_groups, scales, offsets):  # noqa: B905
+        for group, k, v in zip(groups, scales, offsets):  # noqa: B905
             held = group[key] if at is None else group[key][at]
             value = k * held + v if k else v
             if held.__class__ is not float:
@@ -193,11 +215,14 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
             place.write(group, name, value)
 
     def _note_values(self) -> None:
-        name, groups = self.hyperparameter, self.optimizer.param_groups
+        name = self.hyperparameter
         if "." in name:
             self._last_lr = [place.copied(x) for x in self._held(name)]
-        else:
-            self._last_lr = [x if (x := g[name]).__class__ is float else place.copied(x) for g in groups]
+            return
+        self._last_lr = told = []
+        for group in self.optimizer.param_groups:
+            value = group[name]
+            told.append(value if value.__class__ is float else place.copied(value))
 
     def _move_to(self, t: int) -> None:
         """Be at step t, without setting anything."""
@@ -242,10 +267,8 @@ def per_group(name: str, value: Any, groups: int) -> list[Any]:
 
 def _advanced(values: list[Any], affine: Affine) -> list[Any]:
     """a * x + b for every group; where a is 0, x has no influence, be it infinite."""
-    a, b = affine
-    scales = repeat(a) if isinstance(a, int | float) else a
-    offsets = repeat(b) if isinstance(b, int | float) else b
-    return [v if k == 0 else k * x + v for x, k, v in zip(values, scales, offsets)]  # noqa: B905
+    scales, offsets = (x if x.__class__ is list else repeat(x, len(values)) for x in affine)
+    return [k * x + v if k else v for x, k, v in zip(values, scales, offsets, strict=True)]
 
 
 def _note_steps(optimizer: Optimizer) -> None:
