@@ -63,11 +63,8 @@ def assemble(values: Mapping[str, Any], device: torch.device) -> Training:
     made: dict[str, Any] = {}
     for group in GROUPS:
         made[group] = _part(group, values, made, device)
-    pace, averages = _pace(values), made.pop("averaging")
-    for average in averages.values():
-        steps = 1 if pace.interval == "step" else _lengths(made)[1]
-        made["scheduler"] = average.schedule(made["scheduler"], made["optimizer"], steps)
-    return Training(**made, averages=averages, device=device, pace=pace)
+    made["scheduler"] = _with_averages(values, made)
+    return Training(averages=made.pop("averaging"), **made, device=device, pace=_pace(values))
 
 
 def refusals(values: Mapping[str, Any], wrong: Collection[str] = ()) -> list[Mistake]:
@@ -90,6 +87,8 @@ def refusals(values: Mapping[str, Any], wrong: Collection[str] = ()) -> list[Mis
             found += told
             if not told:
                 made[group] = _part(group, values, made, torch.device("cpu"))
+            if group == "averaging":
+                _with_averages(values, made)
         except ConfigError as error:
             key, what = re.fullmatch(rf"(?s)(?:({group}[\w.\[\]]*): )?(.*)", str(error)).groups()  # type: ignore[union-attr]
             found.append(Mistake(key or group, what))
@@ -121,6 +120,17 @@ def _part(group: str, values: Mapping[str, Any], made: Mapping[str, Any], device
     if group == "scheduler":
         return _schedule(planned(values, *_lengths(made)), made["optimizer"], plugins)
     return _make(group, node, plugins)
+
+
+def _with_averages(values: Mapping[str, Any], made: Mapping[str, Any]) -> LRScheduler | None:
+    """The schedule, with what averages do to it; KeyError if a part that it needs is not there."""
+    scheduler: LRScheduler | None = made["scheduler"]
+    steps = 1 if _pace(values).interval == "step" else _lengths(made)[1]
+    for name, average in made["averaging"].items():
+        key = averages_in(values["averaging"])[name][0]
+        with _refusing(f"{key}.swa_lr", plugins_of(values)):
+            scheduler = average.schedule(scheduler, made["optimizer"], steps)
+    return scheduler
 
 
 def planned(values: Mapping[str, Any], steps: int, steps_per_epoch: int) -> Plan:

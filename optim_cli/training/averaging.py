@@ -11,7 +11,6 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from optim_cli.optim.lr_scheduler.constant import ConstantLR
-from optim_cli.optim.lr_scheduler.parts import SequentialLR
 from optim_cli.optim.lr_scheduler.schedule import Duration, Steps
 from optim_cli.optim.lr_scheduler.swa import SWALR
 from optim_cli.optim.swa_utils import (
@@ -21,6 +20,7 @@ from optim_cli.optim.swa_utils import (
     get_swa_multi_avg_fn,
     update_bn,
 )
+from optim_cli.training.taking_over import TakingOver
 
 # A number of steps that may be none.
 Start = Annotated[int, Ge(0), Duration()]
@@ -143,12 +143,12 @@ class SWA(Average):
         self.swa_lr, self.anneal, self.anneal_strategy = swa_lr, anneal, anneal_strategy
 
     def schedule(self, scheduler: LRScheduler | None, optimizer: Optimizer, steps: int) -> LRScheduler | None:
-        """The run's own until `start`, then on the way to `swa_lr`, if there is one."""
+        """The run's own until `start`; then the rate is on the way to `swa_lr`, if there is one."""
         if self.swa_lr is None:
             return scheduler
         before = scheduler or ConstantLR(optimizer, factor=1.0)
         after = SWALR(optimizer, self.swa_lr, max(self.anneal // steps, 1), self.anneal_strategy)
-        return SequentialLR(optimizer, [before, after], [self.start // steps])
+        return TakingOver(optimizer, before, after, self.start // steps)
 
 
 class Custom(Average):

@@ -119,7 +119,7 @@ class ChainedScheduler(_Parts):
         composed: dict[str, Affine] = {}
         groups = len(self.optimizer.param_groups)
         for part in self._schedulers:
-            for name, affine in _of(part).coefficients(t).items():
+            for name, affine in known(part).coefficients(t).items():
                 composed[name] = _after(composed[name], affine, groups) if name in composed else affine
         return composed
 
@@ -134,7 +134,7 @@ class ChainedScheduler(_Parts):
 
     def _move_to(self, t: int) -> None:
         for part in self._schedulers:
-            _of(part)._move_to(t)
+            known(part)._move_to(t)
 
     def _initial_step(self) -> None:
         for part in self._schedulers:
@@ -183,7 +183,7 @@ class SequentialLR(_Parts):
     def coefficients(self, t: int) -> dict[str, Affine]:
         """Those of the part whose time it is; one that takes over starts anew."""
         index, start = self._at(t)
-        part = _of(self._schedulers[index])
+        part = known(self._schedulers[index])
         return part.jump(0) if index > 0 and t == start else part.coefficients(t - start)
 
     def step(self, metrics: float | None = None) -> None:
@@ -214,7 +214,7 @@ class SequentialLR(_Parts):
         self.last_epoch = t
         starts = [0, *self._milestones]
         for part, start, end in zip(self._schedulers, starts, [*self._milestones, t + 1], strict=True):
-            _of(part)._move_to(max(min(t, end - 1) - start, -1))
+            known(part)._move_to(max(min(t, end - 1) - start, -1))
 
     def _initial_step(self) -> None:
         self.last_epoch = 0
@@ -222,7 +222,7 @@ class SequentialLR(_Parts):
         self._note_values()
 
 
-def _of(part: Part) -> LRScheduler:
+def known(part: Part) -> LRScheduler:
     """A part as one of ours, whose values are known beforehand."""
     if not isinstance(part, LRScheduler):
         raise TypeError(

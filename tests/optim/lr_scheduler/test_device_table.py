@@ -66,3 +66,10 @@ def test_numbers_are_refused() -> None:
         TypeError, match=r"lr of parameter group 0 is the number 0.1, .*torch.tensor\(0.1, device"
     ):
         DeviceTable(lr_scheduler.ExponentialLR(optimizer, 0.5), 3)
+
+
+def test_what_follows_a_metric_is_refused() -> None:
+    optimizer = adamw([0.1])
+    chain = lr_scheduler.ChainedScheduler([lr_scheduler.ReduceLROnPlateau(optimizer)])
+    with pytest.raises(TypeError, match="what follows a metric has no values beforehand"):
+        DeviceTable(chain, 3)

@@ -265,3 +265,48 @@ def test_nothing_warns(seed: int) -> None:
         for _ in range(9):
             optimizer.step()
             schedule.step()
+
+
+@pytest.mark.parametrize("form", ["ChainedScheduler", "SequentialLR"])
+def test_other_hyperparameters_of_later_parts_wait(form: str) -> None:
+    """What lies deep in a later part begins with that part, too."""
+    optimizer = optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1, weight_decay=0.3)
+    decay = ours.LinearLR(optimizer, 0.5, 1.0, 5, hyperparameter="weight_decay")
+    if form == "ChainedScheduler":
+        later = ours.ChainedScheduler([ours.CosineAnnealingLR(optimizer, 5), decay])
+    else:
+        later = ours.SequentialLR(optimizer, [decay], [])
+    schedule = ours.SequentialLR(optimizer, [ours.ConstantLR(optimizer, 1.0, 5), later], [5])
+    assert set(schedule.hyperparameters) == {"lr", "weight_decay"}
+    table = schedule.table(10)["weight_decay"].flatten().tolist()
+    assert table[:6] == pytest.approx([0.3] * 5 + [0.15])
+    optimizer.step()
+    for t in range(10):
+        assert optimizer.param_groups[0]["weight_decay"] == pytest.approx(table[t]), t
+        schedule.step()
+
+
+@pytest.mark.parametrize("package", [ours, theirs], ids=["ours", "torch's"])
+def test_a_users_schedule_takes_over_in_a_sequence(package: Any) -> None:
+    """Written as for torch, by get_lr; torch's sequence takes it as well."""
+
+    class Halving(ours.LRScheduler):
+        def get_lr(self) -> Any:
+            return [group["lr"] * 0.5 for group in self.optimizer.param_groups]
+
+    class Closed(Halving):
+        def _get_closed_form_lr(self) -> Any:
+            return [base * 0.5**self.last_epoch for base in self.base_lrs]
+
+    for kind, expected in ((Halving, 0.4), (Closed, 0.8)):
+        optimizer = optimizer_of(optim, "SGD", [0.8])
+        first = package.ConstantLR(optimizer, 1.0, 99)
+        later = kind(optimizer)
+        schedule = package.SequentialLR(optimizer, [first, later], [2])
+        optimizer.step()
+        schedule.step()
+        assert optimizer.param_groups[0]["lr"] == 0.8
+        schedule.step()
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(expected)
+        schedule.step()
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(expected / 2)

@@ -174,3 +174,49 @@ def test_without_momentum_only_the_rate_cycles() -> None:
         assert "momentum" not in optimizer.param_groups[0]
     assert rates[0] == rates[1]
     assert len({*rates[0]}) > 5
+
+
+WHOLE: dict[str, dict[str, Any]] = {
+    "StepLR": {"step_size": 2, "gamma": 1},
+    "MultiStepLR": {"milestones": [2], "gamma": 2},
+    "ExponentialLR": {"gamma": 1},
+    "ConstantLR": {"factor": 1, "total_iters": 4},
+    "LinearLR": {"start_factor": 1, "end_factor": 0, "total_iters": 4},
+    "CosineAnnealingLR": {"T_max": 4, "eta_min": 0},
+    "OneCycleLR": {"max_lr": 1, "total_steps": 9},
+    "MultiplicativeLR": {"lr_lambda": lambda t: 2},
+    "LambdaLR": {"lr_lambda": lambda t: torch.tensor(0.5)},
+}
+
+
+@pytest.mark.parametrize("rate", [1, 0.5])
+@pytest.mark.parametrize("name", WHOLE)
+def test_whole_numbers_and_tensors_as_factors(name: str, rate: float) -> None:
+    sides = []
+    for package in (optim.lr_scheduler, torch.optim.lr_scheduler):
+        optimizer = SGD([nn.Parameter(torch.ones(1))], lr=rate, momentum=0.9)
+        scheduler = getattr(package, name)(optimizer, **WHOLE[name])
+        sides.append(stepped(optimizer, scheduler, 6))
+    assert sides[0] == pytest.approx(sides[1])
+
+
+@pytest.mark.parametrize("name", ["LambdaLR", "CosineAnnealingWarmRestarts", "CyclicLR", "StepLR"])
+def test_a_group_that_is_added_later(name: str) -> None:
+    """What is known of each group does not fit any more; what is one number for all goes on."""
+    options: dict[str, dict[str, Any]] = {
+        "LambdaLR": {"lr_lambda": lambda t: 0.5**t},
+        "CosineAnnealingWarmRestarts": {"T_0": 3},
+        "CyclicLR": {"base_lr": 0.1, "max_lr": 1.0},
+        "StepLR": {"step_size": 1, "gamma": 0.5},
+    }
+    for package in (optim.lr_scheduler, torch.optim.lr_scheduler):
+        optimizer = SGD([nn.Parameter(torch.ones(1))], lr=1.0, momentum=0.9)
+        scheduler = getattr(package, name)(optimizer, **options[name])
+        optimizer.add_param_group({"params": [nn.Parameter(torch.ones(1))]})
+        optimizer.step()
+        if name == "StepLR":
+            scheduler.step()
+            assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.5]
+            continue
+        with pytest.raises(ValueError, match=r"parameter groups|shorter|longer"):
+            scheduler.step()
