@@ -12,7 +12,7 @@ from tests.experiments import without_trace
 from tests.results import unlike
 from tests.test_cli import end_of, start, wait_for
 
-EPOCHS, STEPS = 40, 840
+EPOCHS, STEPS = 24, 504
 # Everything that draws or remembers: shuffling, augmentation, dropout, moments, schedule, average.
 OPTIONS = (
     *("model.hidden=[32]", "model.dropout=0.3", "averaging=ema", f"trainer.epochs={EPOCHS}", "seed=11"),
