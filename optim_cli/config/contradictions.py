@@ -26,15 +26,15 @@ def contradictions(plan: Plan, pace: Pace, optimizer: Optimizer, metrics: Collec
         metrics: those that evaluations of this run give.
     """
     return [
-        *_too_long(plan, pace.interval),
+        *_unfitting(plan, pace.interval),
         *_without_effect(plan),
         *_unknown_hyperparameters(plan, optimizer),
         *_wrong_metric(plan, pace.metric, metrics),
     ]
 
 
-def _too_long(plan: Plan, unit: str) -> Iterator[Mistake]:
-    """Durations that are longer than what they are in, and parts that are left without a step."""
+def _unfitting(plan: Plan, unit: str) -> Iterator[Mistake]:
+    """Durations that do not fit into what they are in, and parts that are left without a step."""
     there = f"the run has {plan.steps}" if plan.key == "scheduler" else f"{plan.key} has {plan.steps}"
     if plan.single is not None:
         for name, longest in _durations(plan.single).items():
@@ -43,7 +43,7 @@ def _too_long(plan: Plan, unit: str) -> Iterator[Mistake]:
                 what = f"{given!r} is too long: it makes {longest} {unit}s, and {there}"
                 yield Mistake(f"{plan.key}.{name}", what)
     for part in plan.parts:
-        yield from _too_long(part, unit)
+        yield from _unfitting(part, unit)
     if plan.form != "sequence" or plan.steps <= 0:
         return
     done = 0
@@ -54,6 +54,11 @@ def _too_long(plan: Plan, unit: str) -> Iterator[Mistake]:
         elif part.length is not None and done + part.length > plan.steps:
             yield Mistake(f"{part.key}.length", f"too long: it is {part.length} {unit}s after {before}")
         done += part.length or 0
+    if part.length is not None and done < plan.steps:
+        left_out = "leave out this length, or let a ConstantLR follow"
+        yield Mistake(
+            f"{part.key}.length", f"too short: the parts make {done} {unit}s, and {there}; {left_out}"
+        )
 
 
 def _without_effect(plan: Plan) -> Iterator[Mistake]:

@@ -39,14 +39,21 @@ class RunLength:
         Args:
             duration: a whole number of units, or a text for which `is_duration` is true.
         """
+        exact = self.exact(duration)
+        return max(int(exact), int(exact > 0))
+
+    def exact(self, duration: int | str) -> Fraction:
+        """The same with the fraction of a unit."""
         if isinstance(duration, int):
-            return duration
+            return Fraction(duration)
         amount, unit = _parsed(duration)
         if unit == "%":
-            amount *= Fraction(self.total, 100)
-        elif unit != self.interval:
-            amount *= self.steps_per_epoch if self.interval == "step" else Fraction(1, self.steps_per_epoch)
-        return max(int(amount), int(amount > 0))
+            return amount * Fraction(self.total, 100)
+        if unit == self.interval:
+            return amount
+        return amount * (
+            self.steps_per_epoch if self.interval == "step" else Fraction(1, self.steps_per_epoch)
+        )
 
 
 def is_duration(value: Any) -> bool:

@@ -98,6 +98,14 @@ CONTRADICTORY: list[tuple[dict[str, Any], dict[str, str]]] = [
             ".sequence.c": "never acts: it comes after the 71 of the parts before it",
         },
     ),
+    (
+        {"sequence": {"a": WARMUP | {"length": "5%"}, "b": COSINE | {"length": "20%"}}},
+        {".sequence.b.length": "too short: the parts make 15 steps, and the run has 63; leave out"},
+    ),
+    (
+        {"sequence": [WARMUP | {"length": 60}, {"length": "3 steps", "sequence": [COSINE | {"length": 2}]}]},
+        {".sequence[1].sequence[0].length": "the parts make 2 steps, and scheduler.sequence[1] has 3"},
+    ),
     ({"sequence": [WARMUP | {"length": 63}, COSINE]}, {".sequence[1]": "never acts: it comes after the 63"}),
     (
         {"sequence": {"a": {"length": 9, "sequence": [WARMUP | {"length": 10}]},
@@ -196,6 +204,21 @@ def test_lengths_and_milestones(seed: int) -> None:
         numbers = found.numbers()
         assert expected.items() <= numbers.items()
         assert numbers["scheduler.sequence.last.T_max"] == totals[-1]
+
+
+def test_shares_of_a_hundred_fill_any_run(seed: int) -> None:
+    """What rounding drops is the last part's, also inside a part."""
+    generator = random.Random(seed)
+    for _ in range(200):
+        run = RunLength(generator.randint(20, 5000), 5)
+        shares = [generator.choice([9, 12.5, 20]) for _ in range(generator.randint(1, 4))]
+        parts = [COSINE | {"length": f"{x}%"} for x in (*shares, 100 - sum(shares))]
+        found = plan({"sequence": parts}, run)
+        assert [x.length for x in found.parts[:-1]] == [run.count(f"{x}%") for x in shares]
+        assert sum(x.values["T_max"] for _, x in found.singles()) == run.steps
+        half = {"length": "50%", "sequence": [COSINE | {"length": x} for x in ("30%", "20%")]}
+        found = plan({"sequence": [half, half]}, run)
+        assert sum(x.values["T_max"] for _, x in found.singles()) == run.steps
 
 
 def rates(training: Training, steps: int) -> list[float]:
