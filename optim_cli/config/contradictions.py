@@ -39,8 +39,9 @@ def _unfitting(plan: Plan, unit: str) -> Iterator[Mistake]:
     if plan.single is not None:
         for name, longest in _durations(plan.single).items():
             if longest > plan.steps > 0:
-                given = plan.single.given[name]
-                what = f"{given!r} is too long: it makes {longest} {unit}s, and {there}"
+                given = plan.single.given.get(name)
+                given = "epochs times steps_per_epoch" if given is None else repr(given)
+                what = f"{given} is too long: it makes {longest} {unit}s, and {there}"
                 yield Mistake(f"{plan.key}.{name}", what)
     for part in plan.parts:
         yield from _unfitting(part, unit)

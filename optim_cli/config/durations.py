@@ -89,10 +89,13 @@ def counted(
         total: what a length of the whole schedule becomes that is left open; None takes the run's.
     """
     whole = run.total if total is None else total
+    # The other form in which OneCycleLR takes its length.
+    epochs, steps_per_epoch = values.get("epochs"), values.get("steps_per_epoch")
+    in_epochs = epochs * steps_per_epoch if epochs and steps_per_epoch else None
 
     def count(value: Any, hint: Any) -> Any:
         if value is None and is_total(hint):
-            return whole
+            return in_epochs or whole
         if isinstance(value, list):
             return [count(x, hint) for x in value]
         return run.count(value) if is_counted(hint) and is_duration(value) else value

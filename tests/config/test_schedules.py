@@ -128,6 +128,10 @@ CONTRADICTORY: list[tuple[dict[str, Any], dict[str, str]]] = [
         ]},
         {".chain[0]": "sets lr outright", ".chain[1]": "scheduler.chain[2] comes after it and sets momentum"},
     ),
+    (
+        single("OneCycleLR", max_lr=1.0, total_steps=None, epochs=8, steps_per_epoch=10),
+        {".total_steps": "epochs times steps_per_epoch is too long: it makes 80 steps, and the run has 63"},
+    ),
     (PLATEAU, {".metric": "missing; ReduceLROnPlateau follows one (evaluations give train/loss, train/acc"}),
     (single("torch.optim.lr_scheduler.ReduceLROnPlateau"), {".metric": "missing"}),
     (COSINE | {"metric": "val/loss"}, {".metric": "'val/loss' is given, but no schedule here follows"}),
@@ -204,6 +208,17 @@ def test_lengths_and_milestones(seed: int) -> None:
         numbers = found.numbers()
         assert expected.items() <= numbers.items()
         assert numbers["scheduler.sequence.last.T_max"] == totals[-1]
+
+
+@pytest.mark.parametrize("total", [{}, {"total_steps": None}])
+def test_a_length_in_another_form_is_no_open_one(default: dict[str, Any], total: dict[str, Any]) -> None:
+    cycle = single("OneCycleLR", max_lr=1.0, epochs=2, steps_per_epoch=5, **total)
+    values = scheduled(default, cycle)
+    assert not mistakes(values)
+    assert not refusals(values)
+    found = rates(assemble(values, CPU), 10)
+    assert found[-1] == pytest.approx(1.0 / 25 / 1e4)
+    assert found[-2] > 10 * found[-1]
 
 
 def test_shares_of_a_hundred_fill_any_run(seed: int) -> None:
