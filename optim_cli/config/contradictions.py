@@ -37,12 +37,7 @@ def _unfitting(plan: Plan, unit: str) -> Iterator[Mistake]:
     """Durations that do not fit into what they are in, and parts that are left without a step."""
     there = f"the run has {plan.steps}" if plan.key == "scheduler" else f"{plan.key} has {plan.steps}"
     if plan.single is not None:
-        for name, longest in _durations(plan.single).items():
-            if longest > plan.steps > 0:
-                given = plan.single.given.get(name)
-                given = "epochs times steps_per_epoch" if given is None else repr(given)
-                what = f"{given} is too long: it makes {longest} {unit}s, and {there}"
-                yield Mistake(f"{plan.key}.{name}", what)
+        yield from _values_too_long(plan, plan.single, unit, there)
     for part in plan.parts:
         yield from _unfitting(part, unit)
     if plan.form != "sequence" or plan.steps <= 0:
@@ -60,6 +55,22 @@ def _unfitting(plan: Plan, unit: str) -> Iterator[Mistake]:
         yield Mistake(
             f"{part.key}.length", f"too short: the parts make {done} {unit}s, and {there}; {left_out}"
         )
+
+
+def _values_too_long(plan: Plan, single: Single, unit: str, there: str) -> Iterator[Mistake]:
+    """Durations of a schedule that are longer than it, and times in a list at which it is over."""
+    for name in (name for name, hint in hints_of(single.target).items() if is_counted(hint)):
+        key, value, given = f"{plan.key}.{name}", single.values.get(name), single.given.get(name)
+        if isinstance(value, list):
+            if not value:
+                yield Mistake(key, "[] has no step in it, so that the schedule never acts")
+            for index, (count, written) in enumerate(zip(value, given or (), strict=True)):
+                if count >= plan.steps > 0:
+                    what = f"{written!r} never acts: it is after {count} {unit}s, and {there}"
+                    yield Mistake(f"{key}[{index}]", what)
+        elif value is not None and value > plan.steps > 0:
+            shown = "epochs times steps_per_epoch" if given is None else repr(given)
+            yield Mistake(key, f"{shown} is too long: it makes {value} {unit}s, and {there}")
 
 
 def _without_effect(plan: Plan) -> Iterator[Mistake]:
@@ -122,14 +133,6 @@ def _wrong_metric(plan: Plan, metric: str | None, metrics: Collection[str]) -> I
 def _nearest(name: str, known: Collection[str]) -> str:
     near = get_close_matches(name, known, n=1)
     return f"; did you mean {near[0]}?" if near else ""
-
-
-def _durations(single: Single) -> dict[str, int]:
-    """Parameter -> its duration, the longest of several."""
-    counted = [name for name, hint in hints_of(single.target).items() if is_counted(hint)]
-    values = {name: single.values.get(name) for name in counted}
-    lists = {name: value if isinstance(value, list) else [value] for name, value in values.items()}
-    return {name: max((x for x in each if x is not None), default=0) for name, each in lists.items()}
 
 
 def _parameters(single: Single) -> Collection[str]:

@@ -89,7 +89,14 @@ def test_misformed(default: dict[str, Any], scheduler: dict[str, Any], expected:
 
 CONTRADICTORY: list[tuple[dict[str, Any], dict[str, str]]] = [
     (single("StepLR", step_size="5 epochs"), {".step_size": "'5 epochs' is too long: it makes 105"}),
-    (single("MultiStepLR", milestones=[5, "200%"]), {".milestones": "it makes 126 steps, and the run has"}),
+    (
+        single("MultiStepLR", milestones=[62, "200%", "100%"]),
+        {
+            ".milestones[1]": "'200%' never acts: it is after 126 steps, and the run has 63",
+            ".milestones[2]": "'100%' never acts: it is after 63 steps",
+        },
+    ),
+    (single("MultiStepLR", milestones=[]), {".milestones": "[] has no step in it"}),
     (COSINE | {"T_max": 4, "interval": "epoch"}, {".T_max": "it makes 4 epochs, and the run has 3"}),
     (
         {"sequence": {"a": WARMUP | {"length": "1 epoch"}, "b": COSINE | {"length": "80%"}, "c": COSINE}},

@@ -1,0 +1,68 @@
+"""Averages in configs: what is refused of them in a run of some length."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import pytest
+
+from optim_cli.assemble import refusals, resolve
+from optim_cli.config.check import mistakes
+from tests.experiments import config_of
+
+EMA: dict[str, Any] = {"_target_": "optim_cli.training.averaging.EMA", "decay": 0.9}
+SWA: dict[str, Any] = {"_target_": "optim_cli.training.averaging.SWA", "start": "50%", "every": 1}
+
+
+@pytest.fixture(scope="module")
+def default() -> dict[str, Any]:
+    """A run of 63 steps, 3 epochs."""
+    return resolve(config_of("optimizer=sgd", "scheduler=none", "trainer.epochs=3", "model.hidden=[]"))
+
+
+def averaged(values: dict[str, Any], averaging: dict[str, Any], **groups: Any) -> dict[str, Any]:
+    return deepcopy(values) | {"averaging": deepcopy(averaging)} | groups
+
+
+# averaging -> key below it: what is said of it
+WITHOUT_EFFECT: list[tuple[dict[str, Any], dict[str, str]]] = [
+    (
+        SWA | {"start": "1000%"},
+        {".start": "first weights would be averaged at step 630, and the run has 63 steps"},
+    ),
+    (EMA | {"every": "4 epochs"}, {".every": "first weights would be averaged at step 84"}),
+    (SWA | {"start": "100%"}, {".start": "only the weights of step 63 would be averaged"}),
+    (
+        SWA | {"swa_lr": 0.01, "anneal": "1000%"},
+        {".anneal": "the rate would come to swa_lr at step 661, and the run has 63 steps"},
+    ),
+    (
+        {"ema": EMA | {"start": 64}, "swa": SWA | {"start": 60, "swa_lr": 0.01, "anneal": 4}},
+        {".ema.start": "at step 64", ".swa.anneal": "lower it or averaging.swa.start"},
+    ),
+]
+
+
+@pytest.mark.parametrize(("averaging", "expected"), WITHOUT_EFFECT, ids=lambda x: str(x)[:60])
+def test_without_effect(default: dict[str, Any], averaging: dict[str, Any], expected: dict[str, str]) -> None:
+    values = averaged(default, averaging)
+    assert not mistakes(values)
+    found = {x.key: x.what for x in refusals(values)}
+    assert found.keys() == {f"averaging{key}" for key in expected}
+    for key, says in expected.items():
+        assert says in found[f"averaging{key}"]
+    assert not refusals(values | {"resume": "a run"})
+
+
+def test_with_an_effect(default: dict[str, Any]) -> None:
+    """At the latest, and in a run of one step."""
+    for averaging in (
+        SWA | {"start": 62},
+        SWA | {"start": 60, "swa_lr": 0.01, "anneal": 3},
+        SWA | {"anneal": "1000%"},
+        {},
+    ):
+        assert not refusals(averaged(default, averaging))
+    short = default["trainer"] | {"max_steps": 1}
+    assert not refusals(averaged(default, SWA, trainer=short))
