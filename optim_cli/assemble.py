@@ -13,7 +13,7 @@ import torch
 from omegaconf import DictConfig
 from torch.optim.lr_scheduler import LRScheduler
 
-from optim_cli.config.averages import without_effect
+from optim_cli.config.averages import contradictions_of
 from optim_cli.config.check import SUPPLIED, averages_in, mistakes
 from optim_cli.config.contradictions import contradictions
 from optim_cli.config.durations import RunLength, counted
@@ -95,7 +95,7 @@ def refusals(values: Mapping[str, Any], wrong: Collection[str] = ()) -> list[Mis
             if group == "averaging" and is_new:
                 keys = [key for key, _ in averages_in(values[group]).values()]
                 averages = dict(zip(keys, made[group].values(), strict=True))
-                found += without_effect(averages, _lengths(made)[0])
+                found += contradictions_of(averages, _lengths(made)[0])
         except ConfigError as error:
             key, what = re.fullmatch(rf"(?s)(?:({group}[\w.\[\]]*): )?(.*)", str(error)).groups()  # type: ignore[union-attr]
             found.append(Mistake(key or group, what))

@@ -68,7 +68,9 @@ ALLOWED: dict[str, set[str]] = {
     "config/contradictions.py": {
         "torch.",
         "optim_cli.config.",
+        "optim_cli.optim.lr_scheduler.onecycle",
         "optim_cli.optim.lr_scheduler.place",
+        "optim_cli.optim.lr_scheduler.swa",
         "optim_cli.training.scheduling",
     },
     "config/schedules.py": {"optim_cli.config.", "optim_cli.optim.lr_scheduler.schedule"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Collection, Iterator
 from difflib import get_close_matches
+from typing import Any
 
 from torch.optim import Optimizer
 
@@ -12,7 +13,9 @@ from optim_cli.config.durations import is_counted
 from optim_cli.config.mistakes import Mistake
 from optim_cli.config.schedules import Plan, Single
 from optim_cli.config.targets import hints_of
+from optim_cli.optim.lr_scheduler.onecycle import OneCycleLR
 from optim_cli.optim.lr_scheduler.place import schedulable
+from optim_cli.optim.lr_scheduler.swa import SWALR
 from optim_cli.training.scheduling import Pace, takes_metric
 
 
@@ -28,6 +31,7 @@ def contradictions(plan: Plan, pace: Pace, optimizer: Optimizer, metrics: Collec
     return [
         *_unfitting(plan, pace.interval),
         *_without_effect(plan),
+        *_colliding(plan),
         *_unknown_hyperparameters(plan, optimizer),
         *_wrong_metric(plan, pace.metric, metrics),
     ]
@@ -84,6 +88,35 @@ def _without_effect(plan: Plan) -> Iterator[Mistake]:
             by = " and ".join(dict.fromkeys(undone[x] for x in sorted(scheduled)))
             names = " and ".join(sorted(scheduled))
             yield Mistake(part.key, f"never acts: {by} comes after it and sets {names} outright")
+
+
+def _colliding(plan: Plan) -> Iterator[Mistake]:
+    """Schedules that share what they keep in the optimizer's parameter groups, under the names of torch's."""
+    told = list(_replacing_the_start(plan))
+    yield from told
+    first: dict[tuple[Any, str], str] = {}
+    for key, single in plan.singles():
+        kind, name = single.target, single.hyperparameter
+        other = first.setdefault((kind, name), key)
+        if kind in (OneCycleLR, SWALR) and other != key and key not in {x.key for x in told}:
+            kept = f"its values of {name} in the parameter groups, as {other} does"
+            yield Mistake(key, f"a second {kind.__name__} keeps {kept}; a schedule can have one of them")
+
+
+def _replacing_the_start(plan: Plan) -> Iterator[Mistake]:
+    """Cycles in a sequence that change the initial value which other parts go out from."""
+    for part in plan.parts:
+        yield from _replacing_the_start(part)
+        others = [x for x in plan.parts if x is not part] if plan.form == "sequence" else []
+        for key, cycle in part.singles():
+            name = cycle.hyperparameter
+            beside = [x.key for x in others for _, y in x.singles() if y.hyperparameter == name]
+            if cycle.target is OneCycleLR and beside:
+                by = " and ".join(dict.fromkeys(beside))
+                instead = "use LinearLR and CosineAnnealingLR, which do not"
+                yield Mistake(
+                    key, f"OneCycleLR replaces the initial {name}, which {by} would start from; {instead}"
+                )
 
 
 def _scheduled(plan: Plan) -> set[str]:

@@ -26,7 +26,7 @@ def averaged(values: dict[str, Any], averaging: dict[str, Any], **groups: Any) -
 
 
 # averaging -> key below it: what is said of it
-WITHOUT_EFFECT: list[tuple[dict[str, Any], dict[str, str]]] = [
+CONTRADICTORY: list[tuple[dict[str, Any], dict[str, str]]] = [
     (
         SWA | {"start": "1000%"},
         {".start": "first weights would be averaged at step 630, and the run has 63 steps"},
@@ -41,11 +41,15 @@ WITHOUT_EFFECT: list[tuple[dict[str, Any], dict[str, str]]] = [
         {"ema": EMA | {"start": 64}, "swa": SWA | {"start": 60, "swa_lr": 0.01, "anneal": 4}},
         {".ema.start": "at step 64", ".swa.anneal": "lower it or averaging.swa.start"},
     ),
+    (
+        {"a": SWA | {"swa_lr": 0.01}, "b": SWA, "c": SWA | {"swa_lr": 0.02}},
+        {".c.swa_lr": "0.02 is another rate than the 0.01 of averaging.a"},
+    ),
 ]
 
 
-@pytest.mark.parametrize(("averaging", "expected"), WITHOUT_EFFECT, ids=lambda x: str(x)[:60])
-def test_without_effect(default: dict[str, Any], averaging: dict[str, Any], expected: dict[str, str]) -> None:
+@pytest.mark.parametrize(("averaging", "expected"), CONTRADICTORY, ids=lambda x: str(x)[:60])
+def test_contradictory(default: dict[str, Any], averaging: dict[str, Any], expected: dict[str, str]) -> None:
     values = averaged(default, averaging)
     assert not mistakes(values)
     found = {x.key: x.what for x in refusals(values)}
@@ -55,12 +59,13 @@ def test_without_effect(default: dict[str, Any], averaging: dict[str, Any], expe
     assert not refusals(values | {"resume": "a run"})
 
 
-def test_with_an_effect(default: dict[str, Any]) -> None:
+def test_what_is_no_contradiction(default: dict[str, Any]) -> None:
     """At the latest, and in a run of one step."""
     for averaging in (
         SWA | {"start": 62},
         SWA | {"start": 60, "swa_lr": 0.01, "anneal": 3},
         SWA | {"anneal": "1000%"},
+        {"a": SWA | {"swa_lr": 0.01}, "b": SWA | {"swa_lr": 0.01}},
         {},
     ):
         assert not refusals(averaged(default, averaging))

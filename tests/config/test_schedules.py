@@ -31,6 +31,7 @@ def single(name: str, **arguments: Any) -> dict[str, Any]:
 WARMUP = single("LinearLR", start_factor=0.1, total_iters=None)
 COSINE = single("CosineAnnealingLR", T_max=None)
 PLATEAU = single("ReduceLROnPlateau")
+CYCLE = single("OneCycleLR", max_lr=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +140,23 @@ CONTRADICTORY: list[tuple[dict[str, Any], dict[str, str]]] = [
         single("OneCycleLR", max_lr=1.0, total_steps=None, epochs=8, steps_per_epoch=10),
         {".total_steps": "epochs times steps_per_epoch is too long: it makes 80 steps, and the run has 63"},
     ),
+    (
+        {"sequence": [WARMUP | {"length": 9}, {"chain": [CYCLE]}]},
+        {
+            ".sequence[1].chain[0]": "OneCycleLR replaces the initial lr, which scheduler.sequence[0] would "
+            "start from; use LinearLR and CosineAnnealingLR"
+        },
+    ),
+    (
+        {"chain": [CYCLE, CYCLE | {"hyperparameter": "weight_decay"},
+                   {"sequence": [CYCLE | {"length": 9}, COSINE | {"hyperparameter": "weight_decay"}]}]},
+        {".chain[2].sequence[0]": "a second OneCycleLR keeps its values of lr in the parameter groups, as "
+         "scheduler.chain[0] does"},
+    ),
+    (
+        {"sequence": [single("SWALR", swa_lr=0.1, length=9), single("SWALR", swa_lr=0.2)]},
+        {".sequence[1]": "a second SWALR"},
+    ),
     (PLATEAU, {".metric": "missing; ReduceLROnPlateau follows one (evaluations give train/loss, train/acc"}),
     (single("torch.optim.lr_scheduler.ReduceLROnPlateau"), {".metric": "missing"}),
     (COSINE | {"metric": "val/loss"}, {".metric": "'val/loss' is given, but no schedule here follows"}),
@@ -186,8 +204,9 @@ def test_what_is_no_contradiction(default: dict[str, Any]) -> None:
 
 
 def test_a_constructor_is_told_by_the_key_of_its_part(default: dict[str, Any]) -> None:
-    cycle = single("OneCycleLR", max_lr=[0.1, 0.2], total_steps=None)
-    [found] = refusals(scheduled(default, {"sequence": [WARMUP | {"length": 9}, {"chain": [cycle]}]}))
+    cycle = CYCLE | {"max_lr": [0.1, 0.2]}
+    decay = WARMUP | {"length": 9, "hyperparameter": "weight_decay"}
+    [found] = refusals(scheduled(default, {"sequence": [decay, {"chain": [cycle]}]}))
     assert found.key == "scheduler.sequence[1].chain[0]"
     assert "max_lr must have the same length" in found.what
     theirs = single("torch.optim.lr_scheduler.ReduceLROnPlateau")
@@ -289,15 +308,16 @@ def test_built_as_by_hand(default: dict[str, Any]) -> None:
 
 
 def test_overridden_from_the_command_line() -> None:
-    """A value of a part, a part of its own, and one that takes its peak from the optimizer."""
-    cycle = f"{{_target_: {OURS}OneCycleLR, max_lr: '${{optimizer.lr}}', total_steps: null}}"
+    """A value of a part, a part of its own, and one that takes its floor from the optimizer."""
+    last = f"{{_target_: {OURS}CosineAnnealingLR, eta_min: '${{optimizer.lr}}', T_max: null}}"
     config = config_of(
         *("optimizer=sgd", "scheduler=warmup_cosine", "trainer.epochs=3", "optimizer.lr=0.4"),
         *("scheduler.sequence.warmup.length=1 epochs", "+scheduler.sequence.cosine.length=50%"),
-        f"+scheduler.sequence.cycle={cycle}",
+        f"+scheduler.sequence.last={last}",
     )
     training = assemble(resolve(config), CPU)
     assert isinstance(training.scheduler, SequentialLR)
     found = rates(training, 63)
-    assert found[21 + 31] == pytest.approx(0.4 / 25)
-    assert max(found[21 + 31 :]) == pytest.approx(0.4, rel=0.1)
+    assert found[21] == pytest.approx(0.4)
+    assert found[21 + 30] < 0.01
+    assert found[21 + 31 :] == pytest.approx([0.4] * 11)
