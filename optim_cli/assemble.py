@@ -285,7 +285,7 @@ def _call(
     arguments = {
         key: _call(value, nested_kinds(hints.get(key), plugins), plugins, {})
         if isinstance(value, Mapping) and "_target_" in value
-        else functions(value, plugins)
+        else functions(value, plugins, hints[key])
         if takes_function(hints.get(key))
         else deepcopy(value)  # the parts may keep and change what they get
         for key, value in node.items()

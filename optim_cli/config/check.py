@@ -150,7 +150,7 @@ def _mistakes_in(
             found.append(Mistake(prefix + name, "nothing may be called inside a list or mapping here"))
             hint = Any
         elif takes_function(hint) and isinstance(value, str | list):
-            _, wrong = _tried(prefix + name, value, partial(functions, value, plugins), plugins)
+            _, wrong = _tried(prefix + name, value, partial(functions, value, plugins, hint), plugins)
             found += wrong
             hint = Any
         elif value is None and is_total(hint):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le
@@ -21,6 +21,7 @@ from optim_cli.optim.swa_utils import (
     get_swa_multi_avg_fn,
     update_bn,
 )
+from optim_cli.optim.swa_utils.averages import AverageFunction, MultiAverageFunction
 
 # A number of steps that may be none.
 Start = Annotated[int, Ge(0), Duration()]
@@ -169,8 +170,8 @@ class Custom(Average):
     def __init__(
         self,
         model: nn.Module,
-        avg_fn: Callable[..., Any] | None = None,
-        multi_avg_fn: Callable[..., Any] | None = None,
+        avg_fn: AverageFunction | None = None,
+        multi_avg_fn: MultiAverageFunction | None = None,
         start: Start = 0,
         every: Steps = 1,
         use_buffers: bool = False,

@@ -71,3 +71,25 @@ def test_what_is_no_contradiction(default: dict[str, Any]) -> None:
         assert not refusals(averaged(default, averaging))
     short = default["trainer"] | {"max_steps": 1}
     assert not refusals(averaged(default, SWA, trainer=short))
+
+
+def test_functions_take_what_they_are_called_with(default: dict[str, Any]) -> None:
+    def told(function: str) -> list[str]:
+        custom = {"_target_": "optim_cli.training.averaging.Custom", "avg_fn": function}
+        return [str(x) for x in mistakes(averaged(default, custom, plugins=["tests"]))]
+
+    assert not told("tests.experiments.half_way")
+    [report] = told("optim_cli.optim.swa_utils.get_ema_avg_fn")
+    assert report.startswith("averaging.avg_fn: 'optim_cli.optim.swa_utils.get_ema_avg_fn' is called with 3 ")
+    assert "arguments here, and takes (decay, warmup); allowed: the dotted name" in report
+    [report] = told("tests.experiments.inverse_root")
+    assert "is called with 3 arguments here, and takes (step)" in report
+    [report] = told("optim_cli.optim.AdamW")
+    assert "'optim_cli.optim.AdamW' is no function that may be called here" in report
+    schedule = {"_target_": "optim_cli.optim.lr_scheduler.LambdaLR"}
+    for named in ("tests.experiments.half_way", ["tests.experiments.half_way"]):
+        values = default | {"plugins": ["tests"], "scheduler": schedule | {"lr_lambda": named}}
+        [report] = map(str, mistakes(values))
+        assert report.startswith(
+            "scheduler.lr_lambda: 'tests.experiments.half_way' is called with 1 argument"
+        )

@@ -96,7 +96,7 @@ def test_half_life() -> None:
     [
         (lambda model: EMA(model), "decay None and half_life None are given; give one"),
         (lambda model: EMA(model, 0.9, 5), "decay 0.9 and half_life 5 are given; give one"),
-        (lambda model: Custom(model, print, print), "avg_fn and multi_avg_fn are given; give one"),
+        (lambda model: Custom(model, print, print), "avg_fn and multi_avg_fn are given; give one"),  # type: ignore[arg-type]
     ],
 )
 def test_refused(make: Callable[[nn.Module], Average], says: str) -> None:
