@@ -67,7 +67,9 @@ class Average(AveragedModel):
         return scheduler
 
     def finish(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Do what is left to do after the last step, before the average is used.
+        """Do what is left to do after the last step, before the average is used, with `update_bn`.
+
+        A longer run goes on from the average as it was before.
 
         Args:
             batches: the training set, inputs and targets on the average's device; read where it is needed.
