@@ -33,7 +33,7 @@ def contradictions(plan: Plan, pace: Pace, optimizer: Optimizer, metrics: Collec
         *_without_effect(plan),
         *_colliding(plan),
         *_unknown_hyperparameters(plan, optimizer),
-        *_wrong_metric(plan, pace.metric, metrics),
+        *_wrong_metric(plan, pace, metrics),
     ]
 
 
@@ -148,10 +148,14 @@ def _unknown_hyperparameters(plan: Plan, optimizer: Optimizer) -> Iterator[Mista
             )
 
 
-def _wrong_metric(plan: Plan, metric: str | None, metrics: Collection[str]) -> Iterator[Mistake]:
+def _wrong_metric(plan: Plan, pace: Pace, metrics: Collection[str]) -> Iterator[Mistake]:
+    metric = pace.metric
     steps = {x.target: getattr(x.target, "step", None) for _, x in plan.singles()}
     following = [target for target, step in steps.items() if step is not None and takes_metric(step)]
     there = f"(evaluations give {', '.join(metrics)})"
+    if pace.interval == "epoch" and len(following) == len(steps):
+        what = f"nothing is stepped by epoch: {following[0].__name__} acts on its metric, after evaluations"
+        yield Mistake("scheduler.interval", f"{what}; leave it out")
     if metric is None:
         if following:
             yield Mistake("scheduler.metric", f"missing; {following[0].__name__} follows one {there}")

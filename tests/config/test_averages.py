@@ -25,6 +25,27 @@ def averaged(values: dict[str, Any], averaging: dict[str, Any], **groups: Any) -
     return deepcopy(values) | {"averaging": deepcopy(averaging)} | groups
 
 
+@pytest.mark.parametrize(
+    ("averaging", "expected"),
+    [
+        (
+            {"ema": EMA, "swa": None},
+            {".swa": "null is no average; allowed: a mapping with _target_; ~averaging"},
+        ),
+        ({"ema": EMA, "typo": {"decay": 1}}, {".typo": "{'decay': 1} is no average"}),
+        ({"decay": 0.9}, {".decay": "there is no average that it could be of; choose one with averaging="}),
+        ({"a": EMA, "b": {"_target_": None}}, {".b._target_": "None may not be called"}),
+        (EMA | {"typo": {"decay": 1}}, {".typo": "unknown key"}),
+    ],
+    ids=str,
+)
+def test_misformed(default: dict[str, Any], averaging: dict[str, Any], expected: dict[str, str]) -> None:
+    found = {x.key: x.what for x in mistakes(averaged(default, averaging))}
+    assert found.keys() == {f"averaging{key}" for key in expected}
+    for key, says in expected.items():
+        assert says in found[f"averaging{key}"]
+
+
 # averaging -> key below it: what is said of it
 CONTRADICTORY: list[tuple[dict[str, Any], dict[str, str]]] = [
     (

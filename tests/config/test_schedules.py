@@ -70,7 +70,13 @@ MISFORMED: list[tuple[dict[str, Any], dict[str, str]]] = [
     ({"sequence": None}, {".sequence": "null is not allowed"}),
     ({"chain": {"a": None, "b": {}}}, {".chain.a": "null is not allowed", ".chain.b._target_": "may not be"}),
     ({"chain": [WARMUP], "gamma": 1}, {".gamma": "unknown key (known: chain, interval, metric)"}),
-    ({"interval": "day", "metric": 3}, {".interval": "or 'epoch'", ".metric": "a text", "._target_": ""}),
+    (COSINE | {"interval": "day", "metric": 3}, {".interval": "or 'epoch'", ".metric": "a text"}),
+    (
+        {"interval": "epoch", "metric": "val/loss"},
+        dict.fromkeys((".interval", ".metric"), "there is no schedule that it could be of; choose one with"),
+    ),
+    ({"chain": [{"sequense": []}]}, {".chain[0].sequense": "did you mean scheduler.chain[0].sequence?"}),
+    ({"chian": [COSINE], "interval": "step"}, {".chian": "did you mean scheduler.chain?"}),
     (single("MultiStepLR", milestones=["5%", "x", 0]), {".milestones[1]": "'x'", ".milestones[2]": "0 is"}),
     (single("LambdaLR", lr_lambda="math.exp"), {".lr_lambda": "'math.exp' may not be called; allowed: the"}),
     (single("LambdaLR", lr_lambda="torch.exp"), {".lr_lambda": "in optim_cli.optim"}),
@@ -168,6 +174,10 @@ CONTRADICTORY: list[tuple[dict[str, Any], dict[str, str]]] = [
             ".hyperparameter": "'momentun' is none of SGD's; did you mean momentum? (it has lr, momentum, ",
         },
     ),
+    (
+        PLATEAU | {"metric": "val/loss", "interval": "epoch"},
+        {".interval": "nothing is stepped by epoch: ReduceLROnPlateau acts on its metric, after evaluations"},
+    ),
     (PLATEAU | {"metric": "val_averaged/loss"}, {".metric": "no metric of this run"}),
     (single("StepLR", step_size=9, hyperparameter="betas.0"), {".hyperparameter": "is none of SGD's"}),
 ]  # fmt: skip
@@ -194,6 +204,7 @@ def test_what_is_no_contradiction(default: dict[str, Any]) -> None:
         ({"chain": [warm, {"sequence": [single("LambdaLR", lr_lambda="tests.experiments.inverse_root",
                                                length=20), COSINE]}]}, {}),
         ({"chain": [warm, PLATEAU], "metric": "val_averaged/loss"}, {"averaging": average}),
+        ({"chain": [single("StepLR", step_size=1), PLATEAU], "metric": "val/loss", "interval": "epoch"}, {}),
         (single("torch.optim.lr_scheduler.ReduceLROnPlateau") | {"metric": "train/loss"}, {}),
         ({"sequence": [WARMUP | {"length": "100%"}]}, {}),
         (COSINE | {"T_max": 64}, {"resume": "a run"}),
