@@ -13,6 +13,7 @@ import torch
 from omegaconf import DictConfig
 from torch.optim.lr_scheduler import LRScheduler
 
+from optim_cli.config.averages import contradictions_of
 from optim_cli.config.check import SUPPLIED, averages_in, mistakes
 from optim_cli.config.contradictions import contradictions
 from optim_cli.config.durations import RunLength, counted
@@ -78,15 +79,20 @@ def refusals(values: Mapping[str, Any], wrong: Collection[str] = ()) -> list[Mis
     """
     made: dict[str, Any] = {}
     found = []
+    # A resumed run keeps its plan, also where it is to end sooner.
+    is_new = not values.get("resume")
     for group in GROUPS:
         if group in wrong:
             continue
         try:
-            # A resumed run keeps its plan, also where it is to end sooner.
-            told = [] if group != "scheduler" or values.get("resume") else _contradictions(values, made)
+            told = _contradictions(values, made) if group == "scheduler" and is_new else []
             found += told
             if not told:
                 made[group] = _part(group, values, made, torch.device("cpu"))
+            if group == "averaging" and is_new:
+                keys = [key for key, _ in averages_in(values[group]).values()]
+                averages = dict(zip(keys, made[group].values(), strict=True))
+                found += contradictions_of(averages, _lengths(made)[0])
             if group == "averaging":
                 _with_averages(values, made)
         except ConfigError as error:
@@ -156,22 +162,12 @@ def averages_in_steps(
 
 
 def _averages(values: Mapping[str, Any], made: Mapping[str, Any]) -> dict[str, Average]:
-    """Make the averages, by name.
-
-    Raises:
-        ConfigError: one would not take any weights of the run.
-    """
-    steps, per_epoch = _lengths(made)
-    averages: dict[str, Average] = {}
-    for name, (key, node) in averages_in_steps(values, steps, per_epoch).items():
-        average = _make("averaging", node, plugins_of(values), key, model=made["model"])
-        if average.first > steps:
-            raise ConfigError(
-                f"{key}: the first weights would be averaged at step {average.first}, and the run has "
-                f"{steps} steps; lower {key}.start or {key}.every"
-            )
-        averages[name] = average
-    return averages
+    """Make the averages, by name."""
+    plugins, model = plugins_of(values), made["model"]
+    return {
+        name: _make("averaging", node, plugins, key, model=model)
+        for name, (key, node) in averages_in_steps(values, *_lengths(made)).items()
+    }
 
 
 def _contradictions(values: Mapping[str, Any], made: Mapping[str, Any]) -> list[Mistake]:
@@ -299,7 +295,7 @@ def _call(
     arguments = {
         key: _call(value, nested_kinds(hints.get(key), plugins), plugins, {})
         if isinstance(value, Mapping) and "_target_" in value
-        else functions(value, plugins)
+        else functions(value, plugins, hints[key])
         if takes_function(hints.get(key))
         else deepcopy(value)  # the parts may keep and change what they get
         for key, value in node.items()

@@ -14,6 +14,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from rich.console import Console
+from torch import Tensor
 
 from optim_cli.assemble import resolve
 from optim_cli.config.search_path import register
@@ -41,6 +42,11 @@ BESIDE: dict[str, tuple[str, ...]] = {
 def inverse_root(step: int) -> float:
     """A function that a config may name."""
     return 1 / math.sqrt(1 + step)
+
+
+def half_way(average: Tensor, current: Tensor, num_averaged: Tensor | int) -> Tensor:
+    """An average that a config may name."""
+    return (average + current) / 2
 
 
 def config_of(*overrides: str) -> DictConfig:

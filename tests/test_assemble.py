@@ -148,10 +148,6 @@ def test_state_holds_plain_types(tmp_path: Path) -> None:
         (("scheduler.max_lr=[0.1,0.2]",), r"^scheduler: max_lr must have the same length"),
         (("dataset.test_fraction=0.9999",), r"dataset.test_fraction"),
         (("averaging=ema", "averaging.half_life=3"), r"^averaging: decay 0.99 and half_life 3 are given"),
-        (
-            ("averaging=ema_swa", "trainer.epochs=2", "averaging.swa.start=43"),
-            r"^averaging.swa: the first weights would be averaged at step 43, and the run has 42 steps",
-        ),
         (("dataset=cifar10", "dataset.root=nowhere"), r"nowhere"),
         (("dataset=image_folder", "dataset.root=nowhere"), r"nowhere"),
     ],

@@ -57,6 +57,7 @@ ALLOWED: dict[str, set[str]] = {
     "resume.py": {"torch.", "optim_cli."},
     "environment.py": {"torch.", "optim_cli.paths"},
     "config": {"hydra.", "omegaconf.", "yaml", "optim_cli.config.", "optim_cli.paths"},
+    "config/averages.py": {"optim_cli.config.mistakes", "optim_cli.training.averaging"},
     "config/check.py": {
         "annotated_types",
         "pydantic",
@@ -67,7 +68,9 @@ ALLOWED: dict[str, set[str]] = {
     "config/contradictions.py": {
         "torch.",
         "optim_cli.config.",
+        "optim_cli.optim.lr_scheduler.onecycle",
         "optim_cli.optim.lr_scheduler.place",
+        "optim_cli.optim.lr_scheduler.swa",
         "optim_cli.training.scheduling",
     },
     "config/schedules.py": {"optim_cli.config.", "optim_cli.optim.lr_scheduler.schedule"},

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Mapping
+from difflib import get_close_matches
 from functools import partial
 from typing import Annotated, Any, Literal, get_origin
 
@@ -70,8 +71,7 @@ def mistakes(config: Mapping[str, Any]) -> list[Mistake]:
         elif group == "scheduler" and node:
             found += _mistakes_in_schedule(node, group, AT_THE_TOP, plugins)
         elif group == "averaging":
-            for key, part in averages_in(node).values():
-                found += _mistakes_in(part, f"{key}.", (kind_of(group),), supplied, plugins)
+            found += _mistakes_in_averages(node, plugins)
         elif node:
             found += _mistakes_in(node, f"{group}.", (kind_of(group),), supplied, plugins)
     return found
@@ -87,9 +87,15 @@ def _mistakes_in_schedule(
     """
     found = _unlike(beside, {x: y for x, y in node.items() if x in beside}, f"{key}.")
     own = {x: y for x, y in node.items() if x not in beside}
+    if beside is AT_THE_TOP and not own:
+        what = "there is no schedule that it could be of; choose one with scheduler=CHOICE"
+        return [Mistake(f"{key}.{x}", what) for x in node]
     forms = [x for x in ("_target_", *FORMS) if x in own]
     if len(forms) > 1:
         return [*found, Mistake(key, f"has {' and '.join(forms)}; a schedule is one of them")]
+    meant = [x for x in own if not forms and get_close_matches(x, FORMS, n=1)]
+    if meant:
+        return found + [unknown_key(f"{key}.{x}", ("_target_", *FORMS, *beside)) for x in meant]
     if forms in ([], ["_target_"]):
         return found + _mistakes_in(
             own, f"{key}.", (kind_of("scheduler"),), SUPPLIED["scheduler"], plugins, beside
@@ -111,6 +117,23 @@ def _mistakes_in_schedule(
             found.append(
                 Mistake(f"{at}.length", f"missing; allowed: {allowed}; the last part may go without")
             )
+    return found
+
+
+def _mistakes_in_averages(node: Mapping[str, Any], plugins: Collection[str]) -> list[Mistake]:
+    """What is wrong with one average, or several by name."""
+    found = []
+    averages = averages_in(node)
+    for key, part in averages.values():
+        if isinstance(part, Mapping) and "_target_" in part:
+            kinds = (kind_of("averaging"),)
+            found += _mistakes_in(part, f"{key}.", kinds, SUPPLIED["averaging"], plugins)
+        elif part is node:
+            what = "there is no average that it could be of; choose one with averaging=CHOICE"
+            found += [Mistake(f"{key}.{x}", what) for x in part]
+        else:
+            allowed = f"a mapping with _target_; ~{key} on the command line leaves it out"
+            found.append(Mistake(key, f"{_shown(part)} is no average; allowed: {allowed}"))
     return found
 
 
@@ -150,7 +173,7 @@ def _mistakes_in(
             found.append(Mistake(prefix + name, "nothing may be called inside a list or mapping here"))
             hint = Any
         elif takes_function(hint) and isinstance(value, str | list):
-            _, wrong = _tried(prefix + name, value, partial(functions, value, plugins), plugins)
+            _, wrong = _tried(prefix + name, value, partial(functions, value, plugins, hint), plugins)
             found += wrong
             hint = Any
         elif value is None and is_total(hint):
@@ -169,7 +192,7 @@ def _mistakes_in(
     return found + _unlike(fields, values, prefix, (*fields, *beside))
 
 
-def averages_in(node: Mapping[str, Any]) -> dict[str, tuple[str, Mapping[str, Any]]]:
+def averages_in(node: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
     """The averages of the group `averaging`, which is one node or several by name.
 
     Returns:
@@ -177,7 +200,7 @@ def averages_in(node: Mapping[str, Any]) -> dict[str, tuple[str, Mapping[str, An
     """
     if not node:
         return {}
-    if "_target_" in node or not all(isinstance(x, Mapping) for x in node.values()):
+    if "_target_" in node or not any(isinstance(x, Mapping) for x in node.values()):
         return {"averaged": ("averaging", node)}
     return {f"averaged_{name}": (f"averaging.{name}", part) for name, part in node.items()}
 

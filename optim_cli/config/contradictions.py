@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Collection, Iterator
 from difflib import get_close_matches
+from typing import Any
 
 from torch.optim import Optimizer
 
@@ -12,7 +13,9 @@ from optim_cli.config.durations import is_counted
 from optim_cli.config.mistakes import Mistake
 from optim_cli.config.schedules import Plan, Single
 from optim_cli.config.targets import hints_of
+from optim_cli.optim.lr_scheduler.onecycle import OneCycleLR
 from optim_cli.optim.lr_scheduler.place import schedulable
+from optim_cli.optim.lr_scheduler.swa import SWALR
 from optim_cli.training.scheduling import Pace, takes_metric
 
 
@@ -26,24 +29,21 @@ def contradictions(plan: Plan, pace: Pace, optimizer: Optimizer, metrics: Collec
         metrics: those that evaluations of this run give.
     """
     return [
-        *_too_long(plan, pace.interval),
+        *_unfitting(plan, pace.interval),
         *_without_effect(plan),
+        *_colliding(plan),
         *_unknown_hyperparameters(plan, optimizer),
-        *_wrong_metric(plan, pace.metric, metrics),
+        *_wrong_metric(plan, pace, metrics),
     ]
 
 
-def _too_long(plan: Plan, unit: str) -> Iterator[Mistake]:
-    """Durations that are longer than what they are in, and parts that are left without a step."""
+def _unfitting(plan: Plan, unit: str) -> Iterator[Mistake]:
+    """Durations that do not fit into what they are in, and parts that are left without a step."""
     there = f"the run has {plan.steps}" if plan.key == "scheduler" else f"{plan.key} has {plan.steps}"
     if plan.single is not None:
-        for name, longest in _durations(plan.single).items():
-            if longest > plan.steps > 0:
-                given = plan.single.given[name]
-                what = f"{given!r} is too long: it makes {longest} {unit}s, and {there}"
-                yield Mistake(f"{plan.key}.{name}", what)
+        yield from _values_too_long(plan, plan.single, unit, there)
     for part in plan.parts:
-        yield from _too_long(part, unit)
+        yield from _unfitting(part, unit)
     if plan.form != "sequence" or plan.steps <= 0:
         return
     done = 0
@@ -54,6 +54,27 @@ def _too_long(plan: Plan, unit: str) -> Iterator[Mistake]:
         elif part.length is not None and done + part.length > plan.steps:
             yield Mistake(f"{part.key}.length", f"too long: it is {part.length} {unit}s after {before}")
         done += part.length or 0
+    if part.length is not None and done < plan.steps:
+        left_out = "leave out this length, or let a ConstantLR follow"
+        yield Mistake(
+            f"{part.key}.length", f"too short: the parts make {done} {unit}s, and {there}; {left_out}"
+        )
+
+
+def _values_too_long(plan: Plan, single: Single, unit: str, there: str) -> Iterator[Mistake]:
+    """Durations of a schedule that are longer than it, and times in a list at which it is over."""
+    for name in (name for name, hint in hints_of(single.target).items() if is_counted(hint)):
+        key, value, given = f"{plan.key}.{name}", single.values.get(name), single.given.get(name)
+        if isinstance(value, list):
+            if not value:
+                yield Mistake(key, "[] has no step in it, so that the schedule never acts")
+            for index, (count, written) in enumerate(zip(value, given or (), strict=True)):
+                if count >= plan.steps > 0:
+                    what = f"{written!r} never acts: it is after {count} {unit}s, and {there}"
+                    yield Mistake(f"{key}[{index}]", what)
+        elif value is not None and value > plan.steps > 0:
+            shown = "epochs times steps_per_epoch" if given is None else repr(given)
+            yield Mistake(key, f"{shown} is too long: it makes {value} {unit}s, and {there}")
 
 
 def _without_effect(plan: Plan) -> Iterator[Mistake]:
@@ -67,6 +88,35 @@ def _without_effect(plan: Plan) -> Iterator[Mistake]:
             by = " and ".join(dict.fromkeys(undone[x] for x in sorted(scheduled)))
             names = " and ".join(sorted(scheduled))
             yield Mistake(part.key, f"never acts: {by} comes after it and sets {names} outright")
+
+
+def _colliding(plan: Plan) -> Iterator[Mistake]:
+    """Schedules that share what they keep in the optimizer's parameter groups, under the names of torch's."""
+    told = list(_replacing_the_start(plan))
+    yield from told
+    first: dict[tuple[Any, str], str] = {}
+    for key, single in plan.singles():
+        kind, name = single.target, single.hyperparameter
+        other = first.setdefault((kind, name), key)
+        if kind in (OneCycleLR, SWALR) and other != key and key not in {x.key for x in told}:
+            kept = f"its values of {name} in the parameter groups, as {other} does"
+            yield Mistake(key, f"a second {kind.__name__} keeps {kept}; a schedule can have one of them")
+
+
+def _replacing_the_start(plan: Plan) -> Iterator[Mistake]:
+    """Cycles in a sequence that change the initial value which other parts go out from."""
+    for part in plan.parts:
+        yield from _replacing_the_start(part)
+        others = [x for x in plan.parts if x is not part] if plan.form == "sequence" else []
+        for key, cycle in part.singles():
+            name = cycle.hyperparameter
+            beside = [x.key for x in others for _, y in x.singles() if y.hyperparameter == name]
+            if cycle.target is OneCycleLR and beside:
+                by = " and ".join(dict.fromkeys(beside))
+                instead = "use LinearLR and CosineAnnealingLR, which do not"
+                yield Mistake(
+                    key, f"OneCycleLR replaces the initial {name}, which {by} would start from; {instead}"
+                )
 
 
 def _scheduled(plan: Plan) -> set[str]:
@@ -98,10 +148,14 @@ def _unknown_hyperparameters(plan: Plan, optimizer: Optimizer) -> Iterator[Mista
             )
 
 
-def _wrong_metric(plan: Plan, metric: str | None, metrics: Collection[str]) -> Iterator[Mistake]:
+def _wrong_metric(plan: Plan, pace: Pace, metrics: Collection[str]) -> Iterator[Mistake]:
+    metric = pace.metric
     steps = {x.target: getattr(x.target, "step", None) for _, x in plan.singles()}
     following = [target for target, step in steps.items() if step is not None and takes_metric(step)]
     there = f"(evaluations give {', '.join(metrics)})"
+    if pace.interval == "epoch" and len(following) == len(steps):
+        what = f"nothing is stepped by epoch: {following[0].__name__} acts on its metric, after evaluations"
+        yield Mistake("scheduler.interval", f"{what}; leave it out")
     if metric is None:
         if following:
             yield Mistake("scheduler.metric", f"missing; {following[0].__name__} follows one {there}")
@@ -116,14 +170,6 @@ def _wrong_metric(plan: Plan, metric: str | None, metrics: Collection[str]) -> I
 def _nearest(name: str, known: Collection[str]) -> str:
     near = get_close_matches(name, known, n=1)
     return f"; did you mean {near[0]}?" if near else ""
-
-
-def _durations(single: Single) -> dict[str, int]:
-    """Parameter -> its duration, the longest of several."""
-    counted = [name for name, hint in hints_of(single.target).items() if is_counted(hint)]
-    values = {name: single.values.get(name) for name in counted}
-    lists = {name: value if isinstance(value, list) else [value] for name, value in values.items()}
-    return {name: max((x for x in each if x is not None), default=0) for name, each in lists.items()}
 
 
 def _parameters(single: Single) -> Collection[str]:

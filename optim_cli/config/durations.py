@@ -39,14 +39,21 @@ class RunLength:
         Args:
             duration: a whole number of units, or a text for which `is_duration` is true.
         """
+        exact = self.exact(duration)
+        return max(int(exact), int(exact > 0))
+
+    def exact(self, duration: int | str) -> Fraction:
+        """The same with the fraction of a unit."""
         if isinstance(duration, int):
-            return duration
+            return Fraction(duration)
         amount, unit = _parsed(duration)
         if unit == "%":
-            amount *= Fraction(self.total, 100)
-        elif unit != self.interval:
-            amount *= self.steps_per_epoch if self.interval == "step" else Fraction(1, self.steps_per_epoch)
-        return max(int(amount), int(amount > 0))
+            return amount * Fraction(self.total, 100)
+        if unit == self.interval:
+            return amount
+        return amount * (
+            self.steps_per_epoch if self.interval == "step" else Fraction(1, self.steps_per_epoch)
+        )
 
 
 def is_duration(value: Any) -> bool:
@@ -82,10 +89,13 @@ def counted(
         total: what a length of the whole schedule becomes that is left open; None takes the run's.
     """
     whole = run.total if total is None else total
+    # The other form in which OneCycleLR takes its length.
+    epochs, steps_per_epoch = values.get("epochs"), values.get("steps_per_epoch")
+    in_epochs = epochs * steps_per_epoch if epochs and steps_per_epoch else None
 
     def count(value: Any, hint: Any) -> Any:
         if value is None and is_total(hint):
-            return whole
+            return in_epochs or whole
         if isinstance(value, list):
             return [count(x, hint) for x in value]
         return run.count(value) if is_counted(hint) and is_duration(value) else value

@@ -117,13 +117,26 @@ def _plan(
         # A schedule of no steps is told elsewhere; here it gets a length that its constructor takes.
         values = counted(node, hints_of(target), run, max(steps, 1))
         return Plan(key, steps, length, Single(target, node, values))
+    nodes = parts_of(node, key)
+    given = _lengths(list(nodes.values()), run, steps) if form == "sequence" else [None] * len(nodes)
     parts, rest = [], steps
-    for at, part in parts_of(node, key).items():
-        own, given, there = part, None, steps
+    for (at, part), its_length in zip(nodes.items(), given, strict=True):
+        own = {name: value for name, value in part.items() if name not in OF_A_STAGE}
+        there = rest if its_length is None else its_length
+        parts.append(_plan(own, at, run, there, its_length, plugins))
         if form == "sequence":
-            own = {name: value for name, value in part.items() if name not in OF_A_STAGE}
-            given = None if part.get("length") is None else run.count(part["length"])
-            there = rest if given is None else given
             rest -= there
-        parts.append(_plan(own, at, run, there, given, plugins))
     return Plan(key, steps, length, form=form, parts=tuple(parts))
+
+
+def _lengths(nodes: list[Mapping[str, Any]], run: RunLength, steps: int) -> list[int | None]:
+    """The lengths of a sequence's parts; None where the last one's is left open.
+
+    Fractions of a step that were dropped are the last part's: 30 % and 70 % fill any run.
+    """
+    written = [node.get("length") for node in nodes]
+    given = [x for x in written if x is not None]
+    *before, last = [None if x is None else run.count(x) for x in written]
+    if len(given) == len(written) and -1 < steps - sum(map(run.exact, given)) < 1:
+        last = steps - sum(map(run.count, given[:-1]))
+    return [*before, last]

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Collection, Mapping
 from importlib import import_module
 from importlib.util import find_spec
-from inspect import isclass, isfunction
+from inspect import isclass, isfunction, signature
 from typing import Any, get_args, get_origin, get_type_hints
 
 # Whose classes a config may name besides what `plugins` says.
@@ -70,25 +70,49 @@ def locate(target: Any, kinds: Collection[type], plugins: Collection[str] = ()) 
     return called
 
 
-def locate_function(path: Any, plugins: Collection[str] = ()) -> Callable[..., Any]:
-    """The function or class that a dotted name in a config means, for parameters that take a function.
+def locate_function(path: Any, plugins: Collection[str] = (), hint: Any = None) -> Callable[..., Any]:
+    """The function, or class of a plugin, that a dotted name in a config means.
 
     Args:
         plugins: packages that count besides `optim_cli.optim`.
+        hint: annotation of the parameter that takes it, which says with how many arguments it is called.
 
     Raises:
-        ValueError: there is none, or it is none that a config may have called.
+        ValueError: there is none, it is none that a config may have called, or it takes other arguments.
         Exception: importing a plugin failed.
     """
     allowed = f"allowed: the dotted name of a function in {', '.join((FUNCTIONS, *plugins))}"
     found = _imported(path, (FUNCTIONS.partition(".")[0], *plugins), plugins, lambda: allowed)
     origin = f"{getattr(found, '__module__', '')}."
-    if not (isfunction(found) or isclass(found)) or not origin.startswith(
-        tuple(f"{x}." for x in (FUNCTIONS, *plugins))
-    ):
+    of_a_plugin = origin.startswith(tuple(f"{x}." for x in plugins))
+    ours = isfunction(found) and origin.startswith(f"{FUNCTIONS}.")
+    if not (ours or ((isfunction(found) or isclass(found)) and of_a_plugin)):
         raise ValueError(f"{path!r} is no function that may be called here; {allowed}")
     function: Callable[..., Any] = found
+    arguments = _arguments(hint)
+    if arguments is not None and not _takes(function, arguments):
+        count = f"{len(arguments)} argument{'s' * (len(arguments) != 1)}"
+        takes = ", ".join(signature(function).parameters)
+        raise ValueError(f"{path!r} is called with {count} here, and takes ({takes}); {allowed}")
     return function
+
+
+def _arguments(hint: Any) -> list[Any] | None:
+    """What a function in a parameter with this annotation is called with; None where that is left open."""
+    parts = get_args(hint)
+    if get_origin(hint) is Callable:
+        return parts[0] if isinstance(parts[0], list) else None
+    return next((x for x in map(_arguments, parts) if x is not None), None)
+
+
+def _takes(function: Callable[..., Any], arguments: list[Any]) -> bool:
+    try:
+        signature(function).bind(*arguments)
+    except TypeError:
+        return False
+    except ValueError:  # it has no signature that can be read
+        return True
+    return True
 
 
 def takes_function(hint: Any) -> bool:
@@ -97,11 +121,11 @@ def takes_function(hint: Any) -> bool:
     return str not in parts and (get_origin(hint) is Callable or any(map(takes_function, parts)))
 
 
-def functions(value: Any, plugins: Collection[str] = ()) -> Any:
-    """A value with functions in place of their names; errors as of `locate_function`."""
+def functions(value: Any, plugins: Collection[str] = (), hint: Any = None) -> Any:
+    """A value with functions in place of their names; arguments and errors as of `locate_function`."""
     if isinstance(value, list):
-        return [functions(x, plugins) for x in value]
-    return locate_function(value, plugins) if isinstance(value, str) else value
+        return [functions(x, plugins, hint) for x in value]
+    return locate_function(value, plugins, hint) if isinstance(value, str) else value
 
 
 def _imported(

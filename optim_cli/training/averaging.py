@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le
@@ -20,6 +20,7 @@ from optim_cli.optim.swa_utils import (
     get_swa_multi_avg_fn,
     update_bn,
 )
+from optim_cli.optim.swa_utils.averages import AverageFunction, MultiAverageFunction
 from optim_cli.training.taking_over import TakingOver
 
 # A number of steps that may be none.
@@ -66,7 +67,9 @@ class Average(AveragedModel):
         return scheduler
 
     def finish(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Do what is left to do after the last step, before the average is used.
+        """Do what is left to do after the last step, before the average is used, with `update_bn`.
+
+        A longer run goes on from the average as it was before.
 
         Args:
             batches: the training set, inputs and targets on the average's device; read where it is needed.
@@ -169,8 +172,8 @@ class Custom(Average):
     def __init__(
         self,
         model: nn.Module,
-        avg_fn: Callable[..., Any] | None = None,
-        multi_avg_fn: Callable[..., Any] | None = None,
+        avg_fn: AverageFunction | None = None,
+        multi_avg_fn: MultiAverageFunction | None = None,
         start: Start = 0,
         every: Steps = 1,
         use_buffers: bool = False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Annotated, Any
@@ -96,6 +97,8 @@ class Training:
         best, best_step, best_weights: those of the best one, and which weights were the best then.
         around: what is done around the optimizer's steps.
         epoch_meter: training metrics of `epoch`.
+        unfinished: states of the averages from before they were finished, for a longer run to go on from;
+            None before the last step.
         started: when the run began, on the clock of `perf_counter`; later by the time that it was stopped.
     """
 
@@ -119,6 +122,7 @@ class Training:
     best_weights: str = MODEL
     around: AroundStep = field(init=False)
     epoch_meter: EpochMeter = field(init=False)
+    unfinished: dict[str, Any] | None = None
     started: float = field(default_factory=perf_counter)
 
     def __post_init__(self) -> None:
@@ -235,6 +239,8 @@ class Training:
         return [(name, average) for name, average in self.averages.items() if average.n_averaged > 0]
 
     def _finish_averages(self) -> None:
+        measured = [name for name, average in self._begun() if average.update_bn]
+        self.unfinished = {name: deepcopy(self.averages[name].state_dict()) for name in measured}
         # Shuffled and augmented as the last epoch was, which is the same in a run that was resumed.
         for _, average in self._begun():
             batches = self.dataset.train.batches(self.dataset.batch_size, self.device, self.epoch)
@@ -246,19 +252,21 @@ class Training:
 
         Without test metrics where the best weights are lost, which is told.
         """
+        if self.unfinished is None:  # taken up after the last evaluation
+            self._finish_averages()
         final = self.latest | self._metrics_on(self.dataset.test, "test")
         if self.best_step == self.step:
             return final, self.best | final
         if self.checkpoints is None:
             return final, self.best
         try:
-            state = read_checkpoint(self.checkpoints.best, ("step", "model", "averages"))
+            state = read_checkpoint(self.checkpoints.best, ("step", "model", "averages", "finished"))
             if state["step"] != self.best_step:
                 raise Damaged(f"{self.checkpoints.best} is of step {state['step']}, not of {self.best_step}")
         except Damaged as error:
             self.observer.noted(f"warning: {error}; the best weights are not tested")
             return final, self.best
-        self._load_weights(state)
+        self._load_weights(state | {"averages": state["averages"] | state["finished"]})
         return final, self.best | self._metrics_on(self.dataset.test, "test")
 
     def _metrics_on(self, split: Split, name: str) -> Metrics:
@@ -297,12 +305,19 @@ class Training:
             self.checkpoints.save(self.state_dict(), self.step, best)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a run needs to go on from here, in types that `weights_only=True` accepts."""
+        """All that a run needs to go on from here, in types that `weights_only=True` accepts.
+
+        `averages` are those to go on from, `finished` those of the last step as they are used, where that
+        is not the same.
+        """
+        averages = {name: average.state_dict() for name, average in self.averages.items()}
+        unfinished = self.unfinished or {}
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
-            "averages": {name: average.state_dict() for name, average in self.averages.items()},
+            "averages": averages | unfinished,
+            "finished": {name: averages[name] for name in unfinished},
             "random": random_state(),
             "epoch_sums": self.epoch_meter.state(),
             "total_steps": self.total_steps,

@@ -31,6 +31,7 @@ def single(name: str, **arguments: Any) -> dict[str, Any]:
 WARMUP = single("LinearLR", start_factor=0.1, total_iters=None)
 COSINE = single("CosineAnnealingLR", T_max=None)
 PLATEAU = single("ReduceLROnPlateau")
+CYCLE = single("OneCycleLR", max_lr=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,13 @@ MISFORMED: list[tuple[dict[str, Any], dict[str, str]]] = [
     ({"sequence": None}, {".sequence": "null is not allowed"}),
     ({"chain": {"a": None, "b": {}}}, {".chain.a": "null is not allowed", ".chain.b._target_": "may not be"}),
     ({"chain": [WARMUP], "gamma": 1}, {".gamma": "unknown key (known: chain, interval, metric)"}),
-    ({"interval": "day", "metric": 3}, {".interval": "or 'epoch'", ".metric": "a text", "._target_": ""}),
+    (COSINE | {"interval": "day", "metric": 3}, {".interval": "or 'epoch'", ".metric": "a text"}),
+    (
+        {"interval": "epoch", "metric": "val/loss"},
+        dict.fromkeys((".interval", ".metric"), "there is no schedule that it could be of; choose one with"),
+    ),
+    ({"chain": [{"sequense": []}]}, {".chain[0].sequense": "did you mean scheduler.chain[0].sequence?"}),
+    ({"chian": [COSINE], "interval": "step"}, {".chian": "did you mean scheduler.chain?"}),
     (single("MultiStepLR", milestones=["5%", "x", 0]), {".milestones[1]": "'x'", ".milestones[2]": "0 is"}),
     (single("LambdaLR", lr_lambda="math.exp"), {".lr_lambda": "'math.exp' may not be called; allowed: the"}),
     (single("LambdaLR", lr_lambda="torch.exp"), {".lr_lambda": "in optim_cli.optim"}),
@@ -89,7 +96,14 @@ def test_misformed(default: dict[str, Any], scheduler: dict[str, Any], expected:
 
 CONTRADICTORY: list[tuple[dict[str, Any], dict[str, str]]] = [
     (single("StepLR", step_size="5 epochs"), {".step_size": "'5 epochs' is too long: it makes 105"}),
-    (single("MultiStepLR", milestones=[5, "200%"]), {".milestones": "it makes 126 steps, and the run has"}),
+    (
+        single("MultiStepLR", milestones=[62, "200%", "100%"]),
+        {
+            ".milestones[1]": "'200%' never acts: it is after 126 steps, and the run has 63",
+            ".milestones[2]": "'100%' never acts: it is after 63 steps",
+        },
+    ),
+    (single("MultiStepLR", milestones=[]), {".milestones": "[] has no step in it"}),
     (COSINE | {"T_max": 4, "interval": "epoch"}, {".T_max": "it makes 4 epochs, and the run has 3"}),
     (
         {"sequence": {"a": WARMUP | {"length": "1 epoch"}, "b": COSINE | {"length": "80%"}, "c": COSINE}},
@@ -97,6 +111,14 @@ CONTRADICTORY: list[tuple[dict[str, Any], dict[str, str]]] = [
             ".sequence.b.length": "it is 50 steps after the 21 of the parts before it, and the run has 63",
             ".sequence.c": "never acts: it comes after the 71 of the parts before it",
         },
+    ),
+    (
+        {"sequence": {"a": WARMUP | {"length": "5%"}, "b": COSINE | {"length": "20%"}}},
+        {".sequence.b.length": "too short: the parts make 15 steps, and the run has 63; leave out"},
+    ),
+    (
+        {"sequence": [WARMUP | {"length": 60}, {"length": "3 steps", "sequence": [COSINE | {"length": 2}]}]},
+        {".sequence[1].sequence[0].length": "the parts make 2 steps, and scheduler.sequence[1] has 3"},
     ),
     ({"sequence": [WARMUP | {"length": 63}, COSINE]}, {".sequence[1]": "never acts: it comes after the 63"}),
     (
@@ -120,6 +142,27 @@ CONTRADICTORY: list[tuple[dict[str, Any], dict[str, str]]] = [
         ]},
         {".chain[0]": "sets lr outright", ".chain[1]": "scheduler.chain[2] comes after it and sets momentum"},
     ),
+    (
+        single("OneCycleLR", max_lr=1.0, total_steps=None, epochs=8, steps_per_epoch=10),
+        {".total_steps": "epochs times steps_per_epoch is too long: it makes 80 steps, and the run has 63"},
+    ),
+    (
+        {"sequence": [WARMUP | {"length": 9}, {"chain": [CYCLE]}]},
+        {
+            ".sequence[1].chain[0]": "OneCycleLR replaces the initial lr, which scheduler.sequence[0] would "
+            "start from; use LinearLR and CosineAnnealingLR"
+        },
+    ),
+    (
+        {"chain": [CYCLE, CYCLE | {"hyperparameter": "weight_decay"},
+                   {"sequence": [CYCLE | {"length": 9}, COSINE | {"hyperparameter": "weight_decay"}]}]},
+        {".chain[2].sequence[0]": "a second OneCycleLR keeps its values of lr in the parameter groups, as "
+         "scheduler.chain[0] does"},
+    ),
+    (
+        {"sequence": [single("SWALR", swa_lr=0.1, length=9), single("SWALR", swa_lr=0.2)]},
+        {".sequence[1]": "a second SWALR"},
+    ),
     (PLATEAU, {".metric": "missing; ReduceLROnPlateau follows one (evaluations give train/loss, train/acc"}),
     (single("torch.optim.lr_scheduler.ReduceLROnPlateau"), {".metric": "missing"}),
     (COSINE | {"metric": "val/loss"}, {".metric": "'val/loss' is given, but no schedule here follows"}),
@@ -130,6 +173,10 @@ CONTRADICTORY: list[tuple[dict[str, Any], dict[str, str]]] = [
             "train/loss, train/accuracy, val/loss, val/accuracy)",
             ".hyperparameter": "'momentun' is none of SGD's; did you mean momentum? (it has lr, momentum, ",
         },
+    ),
+    (
+        PLATEAU | {"metric": "val/loss", "interval": "epoch"},
+        {".interval": "nothing is stepped by epoch: ReduceLROnPlateau acts on its metric, after evaluations"},
     ),
     (PLATEAU | {"metric": "val_averaged/loss"}, {".metric": "no metric of this run"}),
     (single("StepLR", step_size=9, hyperparameter="betas.0"), {".hyperparameter": "is none of SGD's"}),
@@ -157,6 +204,7 @@ def test_what_is_no_contradiction(default: dict[str, Any]) -> None:
         ({"chain": [warm, {"sequence": [single("LambdaLR", lr_lambda="tests.experiments.inverse_root",
                                                length=20), COSINE]}]}, {}),
         ({"chain": [warm, PLATEAU], "metric": "val_averaged/loss"}, {"averaging": average}),
+        ({"chain": [single("StepLR", step_size=1), PLATEAU], "metric": "val/loss", "interval": "epoch"}, {}),
         (single("torch.optim.lr_scheduler.ReduceLROnPlateau") | {"metric": "train/loss"}, {}),
         ({"sequence": [WARMUP | {"length": "100%"}]}, {}),
         (COSINE | {"T_max": 64}, {"resume": "a run"}),
@@ -167,8 +215,9 @@ def test_what_is_no_contradiction(default: dict[str, Any]) -> None:
 
 
 def test_a_constructor_is_told_by_the_key_of_its_part(default: dict[str, Any]) -> None:
-    cycle = single("OneCycleLR", max_lr=[0.1, 0.2], total_steps=None)
-    [found] = refusals(scheduled(default, {"sequence": [WARMUP | {"length": 9}, {"chain": [cycle]}]}))
+    cycle = CYCLE | {"max_lr": [0.1, 0.2]}
+    decay = WARMUP | {"length": 9, "hyperparameter": "weight_decay"}
+    [found] = refusals(scheduled(default, {"sequence": [decay, {"chain": [cycle]}]}))
     assert found.key == "scheduler.sequence[1].chain[0]"
     assert "max_lr must have the same length" in found.what
     theirs = single("torch.optim.lr_scheduler.ReduceLROnPlateau")
@@ -196,6 +245,32 @@ def test_lengths_and_milestones(seed: int) -> None:
         numbers = found.numbers()
         assert expected.items() <= numbers.items()
         assert numbers["scheduler.sequence.last.T_max"] == totals[-1]
+
+
+@pytest.mark.parametrize("total", [{}, {"total_steps": None}])
+def test_a_length_in_another_form_is_no_open_one(default: dict[str, Any], total: dict[str, Any]) -> None:
+    cycle = single("OneCycleLR", max_lr=1.0, epochs=2, steps_per_epoch=5, **total)
+    values = scheduled(default, cycle)
+    assert not mistakes(values)
+    assert not refusals(values)
+    found = rates(assemble(values, CPU), 10)
+    assert found[-1] == pytest.approx(1.0 / 25 / 1e4)
+    assert found[-2] > 10 * found[-1]
+
+
+def test_shares_of_a_hundred_fill_any_run(seed: int) -> None:
+    """What rounding drops is the last part's, also inside a part."""
+    generator = random.Random(seed)
+    for _ in range(200):
+        run = RunLength(generator.randint(20, 5000), 5)
+        shares = [generator.choice([9, 12.5, 20]) for _ in range(generator.randint(1, 4))]
+        parts = [COSINE | {"length": f"{x}%"} for x in (*shares, 100 - sum(shares))]
+        found = plan({"sequence": parts}, run)
+        assert [x.length for x in found.parts[:-1]] == [run.count(f"{x}%") for x in shares]
+        assert sum(x.values["T_max"] for _, x in found.singles()) == run.steps
+        half = {"length": "50%", "sequence": [COSINE | {"length": x} for x in ("30%", "20%")]}
+        found = plan({"sequence": [half, half]}, run)
+        assert sum(x.values["T_max"] for _, x in found.singles()) == run.steps
 
 
 def rates(training: Training, steps: int) -> list[float]:
@@ -244,15 +319,16 @@ def test_built_as_by_hand(default: dict[str, Any]) -> None:
 
 
 def test_overridden_from_the_command_line() -> None:
-    """A value of a part, a part of its own, and one that takes its peak from the optimizer."""
-    cycle = f"{{_target_: {OURS}OneCycleLR, max_lr: '${{optimizer.lr}}', total_steps: null}}"
+    """A value of a part, a part of its own, and one that takes its floor from the optimizer."""
+    last = f"{{_target_: {OURS}CosineAnnealingLR, eta_min: '${{optimizer.lr}}', T_max: null}}"
     config = config_of(
         *("optimizer=sgd", "scheduler=warmup_cosine", "trainer.epochs=3", "optimizer.lr=0.4"),
         *("scheduler.sequence.warmup.length=1 epochs", "+scheduler.sequence.cosine.length=50%"),
-        f"+scheduler.sequence.cycle={cycle}",
+        f"+scheduler.sequence.last={last}",
     )
     training = assemble(resolve(config), CPU)
     assert isinstance(training.scheduler, SequentialLR)
     found = rates(training, 63)
-    assert found[21 + 31] == pytest.approx(0.4 / 25)
-    assert max(found[21 + 31 :]) == pytest.approx(0.4, rel=0.1)
+    assert found[21] == pytest.approx(0.4)
+    assert found[21 + 30] < 0.01
+    assert found[21 + 31 :] == pytest.approx([0.4] * 11)

@@ -23,7 +23,7 @@ from optim_cli.training.averaging import EMA, SWA, Average, Custom
 from optim_cli.training.checkpoint import Checkpoints
 from optim_cli.training.evaluation import evaluate
 from optim_cli.training.events import Observer
-from optim_cli.training.loop import Trainer, Training
+from optim_cli.training.loop import Results, Trainer, Training
 from optim_cli.training.randomness import undisturbed
 from optim_cli.training.stop import Stopped
 from tests.results import same_bits
@@ -96,7 +96,7 @@ def test_half_life() -> None:
     [
         (lambda model: EMA(model), "decay None and half_life None are given; give one"),
         (lambda model: EMA(model, 0.9, 5), "decay 0.9 and half_life 5 are given; give one"),
-        (lambda model: Custom(model, print, print), "avg_fn and multi_avg_fn are given; give one"),
+        (lambda model: Custom(model, print, print), "avg_fn and multi_avg_fn are given; give one"),  # type: ignore[arg-type]
     ],
 )
 def test_refused(make: Callable[[nn.Module], Average], says: str) -> None:
@@ -195,7 +195,11 @@ def test_as_a_loop_written_by_hand(name: str, task: Task, recorder: Any, seed: i
     for key, average in averages.items():
         for place, x in average.state_dict().items():
             torch.testing.assert_close(
-                final["averages"][key][place], x, rtol=1e-6, atol=1e-7, msg=f"{key} {place}"
+                (final["averages"] | final["finished"])[key][place],
+                x,
+                rtol=1e-6,
+                atol=1e-7,
+                msg=f"{key} {place}",
             )
         saved = tmp_path / f"{key}.pt"
         assert saved.exists() is (key in begun)
@@ -251,6 +255,37 @@ def test_going_on_at_any_step(name: str, task: Task, seed: int) -> None:
     left, right = whole.state_dict(), taken_up.state_dict()
     for key in left.keys() - {"seconds"}:
         assert same_bits(left[key], right[key]), key
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_longer_run_goes_on_from_what_was_trained(name: str, task: Task, seed: int, tmp_path: Path) -> None:
+    """Statistics that are measured at an end are used there and in best.pt, and trained on nowhere."""
+    data, averages = task(), {"averaged": (EMA, {"decay": 0.9, "update_bn": True})}
+
+    def fitted(epochs: int, folder: str, of: dict[str, Any] | None = None) -> tuple[dict[str, Any], Results]:
+        length = Trainer(epochs, None, evaluate_every=1, measure_every=4, deterministic=False)
+        checkpoints = Checkpoints(tmp_path / folder)
+        training = training_of(data, name, averages, trainer=length, checkpoints=checkpoints)
+        torch.manual_seed(seed)
+        if of is not None:
+            training.load_state_dict(copy.deepcopy(of))
+        results = training.fit()
+        return torch.load(max((tmp_path / folder).glob("step-*.pt")), weights_only=True), results
+
+    whole, _ = fitted(EPOCHS, "whole")
+    short, tested = fitted(1, "short")
+    assert not same_bits(short["averages"], short["finished"])
+    longer, _ = fitted(EPOCHS, "longer", short)
+    for key in ("model", "optimizer", "averages", "finished", "random", "latest"):
+        assert same_bits(whole[key], longer[key]), key
+    _, again = fitted(1, "short", short)  # taken up for the test alone
+    assert again.final == tested.final
+    # The best is that of the first end, whatever comes later.
+    unbeaten = {f"val{x}/{y}": z for x in ("", "_averaged") for y, z in (("accuracy", 2.0), ("loss", 0.0))}
+    _, later = fitted(EPOCHS, "short", short | {"best": unbeaten})
+    assert later.best_step == STEPS_PER_EPOCH
+    on_test = {x: y for x, y in tested.final.items() if x.startswith("test")}
+    assert on_test.items() <= later.best.items()
 
 
 def test_without_validation_the_trained_weights_are_the_best(task: Task) -> None:

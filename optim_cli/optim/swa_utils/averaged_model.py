@@ -32,7 +32,7 @@ class AveragedModel(nn.Module):
         avg_fn: `(average, current, num_averaged) -> average`, one tensor at a time.
         multi_avg_fn: `(averages, currents, num_averaged)`, in place on lists of one device and dtype.
             With neither of them, all models weigh the same.
-        use_buffers: average buffers as well; otherwise they are the newest model's.
+        use_buffers: average buffers as well, but for boolean ones; otherwise they are the newest model's.
         dtype: of the average's floating-point parameters and buffers; None for the model's. A float32
             average of a bfloat16 model remembers what bfloat16 would round away. It is then a float32 model,
             and its `forward` takes float32 inputs, or runs under `torch.autocast`.
@@ -108,10 +108,9 @@ class AveragedModel(nn.Module):
                 self._begin_or_update(averages, currents)
 
     def copied(self, model: nn.Module) -> list[tuple[Tensor, Tensor]]:
-        """What is not averaged but copied: buffers, each with the model's own."""
-        if self.use_buffers:
-            return []
-        return list(zip(self.module.buffers(), model.buffers(), strict=True))
+        """What is not averaged but copied: such buffers, each with the model's own."""
+        pairs = zip(self.module.buffers(), model.buffers(), strict=True)
+        return [pair for pair in pairs if not self._averages(pair[0])]
 
     def _update(self, averages: list[Tensor], currents: list[Tensor]) -> None:
         if self.avg_fn is None:
@@ -139,7 +138,11 @@ class AveragedModel(nn.Module):
         return get_swa_multi_avg_fn() if self.multi_avg_fn is None else self.multi_avg_fn
 
     def _averaged(self, model: nn.Module) -> Iterator[Tensor]:
-        return chain(model.parameters(), model.buffers() if self.use_buffers else ())
+        return chain(model.parameters(), filter(self._averages, model.buffers()))
+
+    def _averages(self, buffer: Tensor) -> bool:
+        # There is nothing between true and false.
+        return self.use_buffers and buffer.dtype != torch.bool
 
 
 @torch.no_grad()

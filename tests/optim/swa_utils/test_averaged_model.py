@@ -212,6 +212,30 @@ def test_equal_weights_of_integer_buffers_in_lists(generator: torch.Generator) -
         fails.update_parameters(model)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"multi_avg_fn": ours.get_swa_multi_avg_fn()},
+        {"multi_avg_fn": ours.get_ema_multi_avg_fn(0.9)},
+        {"avg_fn": ours.get_swa_avg_fn()},
+        {"avg_fn": ours.get_ema_avg_fn(0.9)},
+    ],
+    ids=lambda x: next(iter(x), "neither"),
+)
+def test_boolean_buffers_are_the_newest(options: dict[str, Any], generator: torch.Generator) -> None:
+    inner = network()
+    model = nn.Sequential(inner)
+    model.register_buffer("mask", torch.zeros(5, dtype=torch.bool))
+    averaged = ours.AveragedModel(model, use_buffers=True, **options)
+    for _ in range(STEPS):
+        change(inner, generator)
+        model.mask = torch.rand(5, generator=generator) < 0.5
+        averaged.update_parameters(model)
+        assert torch.equal(averaged.get_buffer("module.mask"), model.get_buffer("mask"))
+    assert int(averaged.n_averaged) == STEPS
+
+
 class Mixed(nn.Module):
     """Parameters of three dtypes, two of them one, and buffers."""
 
