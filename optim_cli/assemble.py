@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from torch.optim.lr_scheduler import LRScheduler
 
 from optim_cli.config.averages import contradictions_of
-from optim_cli.config.check import SUPPLIED, averages_in, mistakes
+from optim_cli.config.check import averages_in, mistakes
 from optim_cli.config.contradictions import contradictions
 from optim_cli.config.durations import RunLength, counted
 from optim_cli.config.mistakes import Mistake
@@ -29,6 +29,7 @@ from optim_cli.config.targets import (
     plugins_of,
     takes_function,
 )
+from optim_cli.config.values import SUPPLIED
 from optim_cli.datasets.dataset import Dataset
 from optim_cli.errors import ConfigError, user_frames
 from optim_cli.optim.composition import Composition

@@ -14,7 +14,7 @@ import yaml
 from torch import nn
 
 from optim_cli.assemble import assemble, resolve
-from optim_cli.config.check import SUPPLIED, averages_in
+from optim_cli.config.check import averages_in
 from optim_cli.config.targets import kind_of, locate
 from optim_cli.datasets.dataset import Dataset
 from optim_cli.optim import ALGORITHMS
