@@ -8,10 +8,11 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Lt
 
 from optim_cli.config.describe import PACKAGE
+from optim_cli.config.groups import mistakes_in_groups, mistakes_in_structure
 from optim_cli.config.mistakes import Mistake
 from optim_cli.config.schedules import AT_THE_TOP, mistakes_in_schedule
 from optim_cli.config.targets import is_there, kind_of, plugins_of
-from optim_cli.config.values import SUPPLIED, mistakes_in, shown, unlike
+from optim_cli.config.values import ABOUT, SUPPLIED, given_to, mistakes_in, shown, unlike
 
 MAY_BE_NONE = ("scheduler", "averaging")
 VALUES: dict[str, Any] = {
@@ -43,7 +44,10 @@ def mistakes(config: Mapping[str, Any]) -> list[Mistake]:
         elif group == "averaging":
             found += _mistakes_in_averages(node, plugins)
         elif node:
-            found += mistakes_in(node, f"{group}.", (kind_of(group),), supplied, plugins)
+            own, about = given_to(group, node), ABOUT.get(group, ())
+            found += mistakes_in(own, f"{group}.", (kind_of(group),), supplied, plugins, about)
+            found += mistakes_in_structure(node) if group == "model" else []
+            found += mistakes_in_groups(config, plugins) if group == "optimizer" else []
     return found
 
 

@@ -94,7 +94,8 @@ def mistakes_in_schedule(
     found = unlike(beside, {x: y for x, y in node.items() if x in beside}, f"{key}.")
     own = {x: y for x, y in node.items() if x not in beside}
     if beside is AT_THE_TOP and not own:
-        what = "there is no schedule that it could be of; choose one with scheduler=CHOICE"
+        choice = "scheduler" if key == "scheduler" else f"+scheduler@{key}"
+        what = f"there is no schedule that it could be of; choose one with {choice}=CHOICE"
         return [Mistake(f"{key}.{x}", what) for x in node]
     forms = [x for x in ("_target_", *FORMS) if x in own]
     if len(forms) > 1:
@@ -144,10 +145,12 @@ def parts_of(node: Mapping[str, Any], key: str) -> dict[str, Any]:
     return {f"{key}.{form}[{i}]": part for i, part in enumerate(parts)}
 
 
-def plan(node: Mapping[str, Any], run: RunLength, plugins: Collection[str] = ()) -> Plan:
-    """What a checked `scheduler` comes to in a run of this length."""
-    own = {key: value for key, value in node.items() if key not in AT_THE_TOP}
-    return _plan(own, "scheduler", run, run.total, None, plugins)
+def plan(
+    node: Mapping[str, Any], run: RunLength, plugins: Collection[str] = (), key: str = "scheduler"
+) -> Plan:
+    """What a checked schedule, which stands at `key`, comes to in a run of this length."""
+    own = {name: value for name, value in node.items() if name not in AT_THE_TOP}
+    return _plan(own, key, run, run.total, None, plugins)
 
 
 def _plan(
