@@ -145,7 +145,7 @@ def _set_outright(plan: Plan) -> set[str]:
 
 
 def _unknown_hyperparameters(plan: Plan, optimizer: Optimizer) -> Iterator[Mistake]:
-    known = dict.fromkeys(x for group in optimizer.param_groups for x in schedulable(group))
+    known = dict.fromkeys(x for group in optimizer.param_groups for x in schedulable(_options(group)))
     for key, single in plan.singles():
         name = single.hyperparameter
         if name not in known and "hyperparameter" in _parameters(single):
@@ -189,3 +189,7 @@ def _nearest(name: str, known: Collection[str]) -> str:
 
 def _parameters(single: Single) -> Collection[str]:
     return inspect.signature(single.target).parameters
+
+
+def _options(group: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in group.items() if name != "params"}

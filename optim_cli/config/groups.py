@@ -57,8 +57,9 @@ def pace_of(config: Mapping[str, Any]) -> dict[str, Any]:
 
     The run's scheduler says it before those of entries; its interval, where it leaves that out, is the step.
     """
-    own = config.get("scheduler") or {}
-    nodes = [{"interval": "step"} | own if own else {}, *schedules_of(config).values()]
+    own = config.get("scheduler")
+    first = {"interval": "step", **own} if own and isinstance(own, Mapping) else {}
+    nodes = [first, *schedules_of(config).values()]
     return {
         key: given[0] for key in AT_THE_TOP if (given := [x[key] for x in nodes if x.get(key) is not None])
     }
