@@ -37,11 +37,11 @@ def test_bias_example_of_torch_optim() -> None:
     )
     bias = [x for x in model.named_parameters() if "bias" in x[0]]
     others = [x for x in model.named_parameters() if "bias" not in x[0]]
-    by_hand = torch.optim.SGD(
-        [{"params": others, "name": "others"}, {"params": bias, "weight_decay": 0, "name": "bias"}],
-        weight_decay=1e-2,
-        lr=1e-2,
-    )
+    groups: list[dict[str, Any]] = [
+        {"params": others, "name": "others"},
+        {"params": bias, "weight_decay": 0, "name": "bias"},
+    ]
+    by_hand = torch.optim.SGD(groups, weight_decay=1e-2, lr=1e-2)
     assert described(ours) == described(by_hand)
     for group, expected in zip(ours.param_groups, by_hand.param_groups, strict=True):
         assert [*map(id, group["params"])] == [*map(id, expected["params"])]
@@ -54,14 +54,12 @@ def test_base_and_classifier_example_of_torch_optim() -> None:
         {"base": {"not": {"kind": "head"}, "lr": 1e-2}},
         partial(optim.SGD, lr=1e-3, momentum=0.9),
     )
-    by_hand = torch.optim.SGD(
-        [
-            {"params": model.body.named_parameters(prefix="body"), "lr": 1e-2, "name": "base"},
-            {"params": model.head.named_parameters(prefix="head"), "name": "rest"},
-        ],
-        lr=1e-3,
-        momentum=0.9,
-    )
+    base, head = model.get_submodule("body"), model.get_submodule("head")
+    groups: list[dict[str, Any]] = [
+        {"params": base.named_parameters(prefix="body"), "lr": 1e-2, "name": "base"},
+        {"params": head.named_parameters(prefix="head"), "name": "rest"},
+    ]
+    by_hand = torch.optim.SGD(groups, lr=1e-3, momentum=0.9)
     assert described(ours) == described(by_hand)
 
 
