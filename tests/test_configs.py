@@ -20,6 +20,7 @@ from optim_cli.config.values import SUPPLIED
 from optim_cli.datasets.dataset import Dataset
 from optim_cli.optim import ALGORITHMS
 from optim_cli.optim.lr_scheduler import SCHEDULERS
+from optim_cli.optim.lr_scheduler.groupwise import GroupwiseLR
 from optim_cli.optim.lr_scheduler.parts import ChainedScheduler, SequentialLR
 from optim_cli.optim.lr_scheduler.swa import SWALR
 from optim_cli.training import averaging
@@ -41,8 +42,9 @@ CPU = torch.device("cpu")
 LEFT_OUT = {"foreach", "fused", "capturable", "differentiable", "decoupled_weight_decay", "last_epoch"}
 # Another form of an argument that is there.
 ALTERNATIVES = {"total_steps": {"epochs", "steps_per_epoch"}}
-# Schedulers that have another place in a config: `chain`, `sequence`, and an average's `swa_lr`.
-ELSEWHERE = {ChainedScheduler, SequentialLR, SWALR}
+# Schedulers that have another place in a config: `chain`, `sequence`, those of parameter groups, and an
+# average's `swa_lr`.
+ELSEWHERE = {ChainedScheduler, SequentialLR, GroupwiseLR, SWALR}
 
 
 def path_of(group: str, choice: str) -> Path:

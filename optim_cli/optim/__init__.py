@@ -9,12 +9,13 @@ from typing import Any
 
 from optim_cli.optim import algorithms, lr_scheduler, swa_utils
 from optim_cli.optim.discovery import discover
+from optim_cli.optim.multi import MultiOptimizer
 from optim_cli.optim.optimizer import Optimizer
 
 ALGORITHMS = discover(algorithms.__name__, algorithms.__path__, Optimizer)
 globals().update(ALGORITHMS)
 
-__all__ = ["ALGORITHMS", "Optimizer", "lr_scheduler", "swa_utils", *ALGORITHMS]
+__all__ = ["ALGORITHMS", "MultiOptimizer", "Optimizer", "lr_scheduler", "swa_utils", *ALGORITHMS]
 
 
 def __getattr__(name: str) -> Any:

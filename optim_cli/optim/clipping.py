@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from optim_cli.optim.execution.foreach import portions
+from optim_cli.optim.execution.scalars import Values
 from optim_cli.optim.optimizer import NATIVE
+
+Supplied = Mapping[torch.device, Values]
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,52 @@ def global_norm(gradients: Sequence[Tensor]) -> Tensor:
         norms.append(of_each.to(device, torch.float64, non_blocking=True))
     norm: Tensor = torch.linalg.vector_norm(torch.cat(norms))
     return norm
+
+
+def limited(gradients: list[Tensor], values: Values) -> list[Tensor]:
+    """Gradients times `gradient_factor`, then clamped to +-`clip_value`, where these are among the values.
+
+    Narrow ones are rounded once. What is given stays as it is; without anything to do, it is returned.
+
+    Args:
+        gradients: dense ones of one device and dtype, real numbers.
+        values: what a step supplies for that device.
+    """
+    if not values:
+        return gradients
+    dtype = gradients[0].dtype
+    wide = torch.promote_types(dtype, torch.float32)
+    found: Sequence[Tensor] = [g.to(wide) for g in gradients]
+    if "gradient_factor" in values:
+        found = torch._foreach_mul([*found], cast(Tensor, values["gradient_factor"]).to(wide))
+    if "clip_value" in values:
+        limit = cast(float, values["clip_value"])
+        found = torch._foreach_clamp_max(torch._foreach_clamp_min([*found], -limit), limit)
+    return [g.to(dtype) for g in found]
+
+
+@torch.no_grad()
+def limit_in_place(params: Sequence[Tensor], supplied: Supplied) -> None:
+    """Overwrite gradients as torch.nn.utils.clip_grad_norm_ does, and clip_grad_value_ after it.
+
+    Sparse ones become coalesced.
+
+    Args:
+        params: whose gradients are limited.
+        supplied: what a step supplies, by device.
+    """
+    alike: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+    for p in params:
+        if p.grad is None:
+            continue
+        if p.grad.is_sparse:
+            p.grad = p.grad.coalesce()
+        g = p.grad.values() if p.grad.is_sparse else p.grad
+        g = torch.view_as_real(g) if g.is_complex() else g
+        alike.setdefault((g.device, g.dtype), []).append(g)
+    for (device, _), gradients in alike.items():
+        for part in portions(gradients):
+            torch._foreach_copy_(gradients[part], limited(gradients[part], supplied.get(device, {})))
 
 
 def _home_of(gradients: Sequence[Tensor]) -> torch.device:

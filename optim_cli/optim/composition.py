@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
-from optim_cli.optim.clipping import Clipping, gradient_factor
+from optim_cli.optim.clipping import Clipping, Supplied, gradient_factor
 from optim_cli.optim.execution.scalars import Values
 from optim_cli.optim.optimizer import Optimizer
 from optim_cli.optim.swa_utils import AveragedModel
-
-Supplied = Mapping[torch.device, Values]
 
 
 class Composition(Optimizer):
@@ -38,6 +34,8 @@ class Composition(Optimizer):
     _norm: Tensor | None = None  # float64; the next step may overwrite it
     _clipping: Clipping = Clipping()
     _averaging: tuple[AveragedModel, nn.Module] | None = None
+    # What a whole of several algorithms, of which this is one, has measured of all gradients, while it steps.
+    _given: Supplied | None = None
 
     def clip_gradients(self, max_norm: float | None = None, max_value: float | None = None) -> None:
         """Clip gradients within every step from now on; None for no limit. The gradients stay as they are.
@@ -77,14 +75,20 @@ class Composition(Optimizer):
 
     def _scales(self) -> bool:
         """Whether this step multiplies gradients by a number."""
+        if self._given is not None:
+            return _hold(self._given, "gradient_factor")
         return self._clipping.max_norm is not None or getattr(self, "grad_scale", None) is not None
 
     def _clamps(self) -> bool:
         """Whether this step limits elements."""
+        if self._given is not None:
+            return _hold(self._given, "clip_value")
         return self._clipping.max_value is not None
 
     def _measure(self) -> Supplied:
         """Measure the norm; what pieces before the rule take from this step, by device of the gradients."""
+        if self._given is not None:
+            return self._given
         max_norm, max_value = self._clipping.max_norm, self._clipping.max_value
         common: Values = {} if max_value is None else {"clip_value": max_value}
         if not self._scales() and not common:
@@ -104,3 +108,7 @@ class Composition(Optimizer):
         if self._averaging is not None:
             averaged, model = self._averaging
             averaged.update_parameters(model)
+
+
+def _hold(supplied: Supplied, name: str) -> bool:
+    return any(name in values for values in supplied.values())

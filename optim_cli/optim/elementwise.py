@@ -10,7 +10,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor
 
-from optim_cli.optim.composition import Supplied
+from optim_cli.optim.clipping import Supplied
 from optim_cli.optim.execution.resolve import flags_of, hyperparameters_of, variant_for
 from optim_cli.optim.execution.rows import Rows
 from optim_cli.optim.execution.scalars import Values, as_float64

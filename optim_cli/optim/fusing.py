@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import increment_version
 
-from optim_cli.optim.composition import Composition, Supplied
+from optim_cli.optim.clipping import Supplied
+from optim_cli.optim.composition import Composition
 from optim_cli.optim.execution.pointers import (
     FLOATING,
     in_order_of,
@@ -176,6 +177,8 @@ class Fusing(Composition):
         return self.variant_of(group | decay, self._factored(), self._clamps())
 
     def _factored(self) -> bool:
+        if self._given is not None:
+            return self._scales()
         return self._clipping.max_norm is not None or self._is_scaled()
 
     def _is_scaled(self) -> bool:
@@ -261,47 +264,46 @@ class Fusing(Composition):
         counts = averaged.n_averaged.device, averaged.multi_avg_fn
         return counts == self._counts and all(map(is_, found, self._found))
 
-    def _around(self, supplied: Supplied | None = None, device: torch.device | None = None) -> Around:
+    def _around(self, supplied: Supplied | None, device: torch.device) -> Around:
         """What a step does besides the rule; where others step beside, they all share what is supplied."""
+        given = self._given if supplied is None else supplied
+        around = self._around_alone() if given is None else self._around_given(given, device)
+        if supplied is None and self._averages and self._averaging:
+            averaged, _ = self._averaging
+            average = cast(ExponentialAverage, averaged.multi_avg_fn)
+            around.averages, around.pairs = self._averages, self._pairs
+            around.weight, around.warmup = 1 - average.decay, average.warmup
+            around.averaged = averaged.n_averaged
+        elif given is None and around.lasts:
+            self._lasting = around
+        return around
+
+    def _around_alone(self) -> Around:
         from optim_cli.optim.execution.fused.plan import Around
 
         limits = self._clipping
         values: Values = {} if limits.max_value is None else {"clip_value": limits.max_value}
-        if supplied is not None:
-            factor = None
-            if self._factored():
-                one = torch.ones((), dtype=torch.float64, device=device)
-                factor = cast(Tensor, supplied.get(one.device, {}).get("gradient_factor", one))
-            return Around(None, values, factor)
         scaler = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
-        if not (self._averages and self._averaging):
-            found = Around(limits.max_norm, values, None, *scaler)
-            if found.lasts:
-                self._lasting = found
-            return found
-        averaged, _ = self._averaging
-        average = cast(ExponentialAverage, averaged.multi_avg_fn)
-        return Around(
-            limits.max_norm,
-            values,
-            None,
-            *scaler,
-            self._averages,
-            self._pairs,
-            1 - average.decay,
-            average.warmup,
-            averaged.n_averaged,
-        )
+        return Around(limits.max_norm, values, None, *scaler)
+
+    def _around_given(self, supplied: Supplied, device: torch.device) -> Around:
+        from optim_cli.optim.execution.fused.plan import Around
+
+        values = dict(supplied.get(device, {}))
+        factor = cast(Tensor | None, values.pop("gradient_factor", None))
+        if factor is None and self._factored():
+            factor = torch.ones((), dtype=torch.float64, device=device)
+        return Around(None, values, factor)
 
     def _repeat(self) -> bool:
         """Step as the last time or one of the last times, if that is all there is to it."""
         if not self._plans:
             return False
         around = self._lasting
-        if around is None or self._averages or self._is_scaled():
+        if around is None or self._given is not None or self._averages or self._is_scaled():
             if not self._averages_where_they_were():
                 return False
-            around = self._around()
+            around = self._around(None, self._plans[0].device)
         states = self._states if self._state_seen else None
         for plan in self._plans:
             if plan.repeats(self.param_groups, states, self._fused_variant, around, self.launches):

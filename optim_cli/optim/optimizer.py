@@ -13,6 +13,7 @@ from torch.autograd import profiler
 from torch.optim import optimizer as torch_optimizer
 
 from optim_cli.optim.hyperparameters import check_ranges
+from optim_cli.optim.matching import by_name
 from optim_cli.optim.saved_state import restore, spare_wide
 
 Implementation = Literal["auto", "for_loop", "foreach", "fused"]
@@ -80,12 +81,14 @@ class Optimizer(torch.optim.Optimizer):
         only_execution: what runs where all are refused.
         sparse_gradients: whether gradients may or must be sparse.
         beyond_torch: options that torch lacks; groups hold them only where they are set.
+        state_of_all: whether the state is of all parameters in their order, so that names do not part it.
     """
 
     lacks: ClassVar[Mapping[str, str]] = {}
     only_execution: ClassVar[str | None] = None
     sparse_gradients: ClassVar[Literal["refused", "accepted", "required"]] = "refused"
     beyond_torch: ClassVar[tuple[str, ...]] = ()
+    state_of_all: ClassVar[bool] = False
 
     # Keys that checkpoints written before torch had them lack, by option name.
     _absent_in_old_checkpoints: ClassVar[dict[str, Any]] = {
@@ -162,12 +165,16 @@ class Optimizer(torch.optim.Optimizer):
             )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state; what was saved wider than its parameter keeps its dtype (torch rounds it).
+        """Load a state, by the names of parameters where all groups of both sides have them.
+
+        What does not match begins anew, and is told in one warning. What was saved wider than its parameter
+        keeps its dtype (torch rounds it).
 
         Raises:
-            ValueError: it is of other parameters.
+            ValueError: without names, it is of other parameters.
         """
-        handle = self.register_load_state_dict_pre_hook(spare_wide)
+        # After the hooks of others, which see what the caller gave.
+        handle = self.register_load_state_dict_pre_hook(_laid_out_and_spared)
         try:
             _load_state_dict(self, state_dict)
         finally:
@@ -206,6 +213,19 @@ class Optimizer(torch.optim.Optimizer):
     def _update(self) -> None:
         """Update every parameter that has a gradient."""
         raise NotImplementedError(f"{type(self).__name__} defines no _update")
+
+
+def keys_of(optimizer: torch.optim.Optimizer) -> set[str]:
+    """Options by which saved groups show that they are of the same algorithm."""
+    recent = {*Optimizer._absent_in_old_checkpoints, *getattr(optimizer, "beyond_torch", ())}
+    return {*optimizer.defaults} - recent
+
+
+def _laid_out_and_spared(optimizer: torch.optim.Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
+    if not getattr(optimizer, "state_of_all", False):
+        keys = [keys_of(optimizer)] * len(optimizer.param_groups)
+        state_dict = by_name(optimizer.param_groups, keys, state_dict)
+    return spare_wide(optimizer, state_dict)
 
 
 def is_watched(optimizer: Optimizer) -> bool:

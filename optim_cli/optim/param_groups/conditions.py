@@ -155,8 +155,8 @@ def _is_a(module: nn.Module, name: str) -> bool:
     ancestors = type(module).__mro__
     if not path:
         return any(x.__name__ == called for x in ancestors)
-    # A class that a module of the model is of has been imported, so that nothing is imported here.
-    return getattr(sys.modules.get(path), called, None) in ancestors
+    # A class that a module of the model is of has been imported; a name in a config runs nothing.
+    return path in sys.modules and vars(sys.modules[path]).get(called) in ancestors
 
 
 def _is_of_kind(kind: str, place: Place, head: Patterns) -> bool:

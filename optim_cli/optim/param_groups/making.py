@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from optim_cli.optim.hyperparameters import check_ranges
+from optim_cli.optim.multi import MultiOptimizer
 from optim_cli.optim.optimizer import Optimizer
 from optim_cli.optim.param_groups.entries import Group, WrongGroups
 
@@ -49,11 +50,7 @@ def make_optimizer(groups: Sequence[Group], optimizer: Make) -> torch.optim.Opti
     if found:
         raise WrongGroups(found)
     made = [_make(members) for members in parts.values()]
-    if len(made) == 1:
-        return made[0]
-    from optim_cli.optim.multi import MultiOptimizer
-
-    return MultiOptimizer(made)
+    return made[0] if len(made) == 1 else MultiOptimizer(made)
 
 
 def _algorithm(make: Make) -> object:

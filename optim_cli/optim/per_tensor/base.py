@@ -8,18 +8,21 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor
 
+from optim_cli.optim.clipping import Supplied, limited
+from optim_cli.optim.composition import Composition
 from optim_cli.optim.execution.foreach import portions
 from optim_cli.optim.execution.zero_dim import stored_dtype
-from optim_cli.optim.optimizer import NATIVE, Optimizer, implementation_of
+from optim_cli.optim.optimizer import NATIVE, implementation_of
 
 State = dict[str, Any]
 
 
-class PerTensor(Optimizer):
+class PerTensor(Composition):
     """An algorithm that is stated for a list of tensors of one kind.
 
     A subclass defines `create`, `kind` and `update`; the executions follow: foreach gives `update` all
-    tensors of a kind, portion by portion, the for-loop gives it one tensor after another.
+    tensors of a kind, portion by portion, the for-loop gives it one tensor after another. Where gradients are
+    unscaled or clipped, `update` gets copies, a portion at a time.
     """
 
     lacks: ClassVar[Mapping[str, str]] = {"fused": "its step takes sums or products over whole tensors"}
@@ -70,15 +73,22 @@ class PerTensor(Optimizer):
         work = [(group, [p for p in group["params"] if p.grad is not None]) for group in self.param_groups]
         for _, params in work:
             self._refuse(params)
-        for group, params in work:
-            options = {name: x.item() if isinstance(x, Tensor) else x for name, x in group.items()}
-            for alike in self._alike(params):
-                execution = _execution(group, alike)
-                self.executions[execution] += 1
-                for part in _parts(execution, alike):
-                    some = alike[part]
-                    grads = [cast(Tensor, p.grad) for p in some]
-                    self.update(options, some, grads, [self._state_of(p) for p in some])
+        supplied = self._measure()
+        if not self._is_skipped():
+            for group, params in work:
+                self._update_group(group, params, supplied)
+        self._average()
+
+    def _update_group(self, group: dict[str, Any], params: Sequence[Tensor], supplied: Supplied) -> None:
+        options = {name: x.item() if isinstance(x, Tensor) else x for name, x in group.items()}
+        for alike in self._alike(params):
+            execution = _execution(group, alike)
+            self.executions[execution] += 1
+            values = supplied.get(alike[0].device, {})
+            for part in _parts(execution, alike):
+                some = alike[part]
+                grads = limited([cast(Tensor, p.grad) for p in some], values)
+                self.update(options, some, grads, [self._state_of(p) for p in some])
 
     def _alike(self, params: Sequence[Tensor]) -> list[list[Tensor]]:
         """Parameters that may share a call."""

@@ -30,6 +30,7 @@ class QuasiNewton(Optimizer):
     lacks = dict.fromkeys(("for_loop", "foreach", "fused"), "it takes all parameters as one vector")
     only_execution = "whole_vector"
     sparse_gradients = "accepted"
+    state_of_all = True
     _pairs: CurvaturePairs | None = None
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:

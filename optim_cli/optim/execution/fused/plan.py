@@ -70,11 +70,11 @@ class Around:
 
     @property
     def kind(self) -> tuple[object, ...]:
-        """What kernels are made for."""
+        """What kernels, and the addresses in their headers, are made for."""
         return (
             self.max_norm is None,
             *self.values,
-            self.factor is None,
+            None if self.factor is None else self.factor.data_ptr(),
             self.found_inf is None,
             self.scale is None,
             not self.averages,
