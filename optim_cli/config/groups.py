@@ -10,8 +10,8 @@ from torch import nn
 from optim_cli.config.durations import RunLength
 from optim_cli.config.mistakes import Mistake
 from optim_cli.config.schedules import AT_THE_TOP, mistakes_in_schedule
-from optim_cli.config.targets import kind_of
-from optim_cli.config.values import SUPPLIED, given_to, mistakes_in, shown, unlike
+from optim_cli.config.targets import given_to, kind_of
+from optim_cli.config.values import SUPPLIED, mistakes_in, shown, unlike
 from optim_cli.optim.lr_scheduler.schedule import Steps
 from optim_cli.optim.param_groups import BESIDE, TAKING, Group, Structure, mistakes, wrong_structure
 from optim_cli.optim.param_groups.conditions import REGEX, fits, kinds_in, listed
