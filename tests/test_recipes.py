@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -40,6 +41,9 @@ def test_composes(name: str) -> None:
         assert group.startswith("override /"), (
             "a recipe names its choices, so that a new default changes none"
         )
+        if isinstance(choice, list):
+            assert values["optimizer"]["param_groups"]
+            continue
         chosen = yaml.safe_load(
             (ROOT / "configs" / group.removeprefix("override /") / f"{choice}.yaml").read_text(
                 encoding="utf-8"
@@ -47,9 +51,14 @@ def test_composes(name: str) -> None:
         )
         assert (chosen or {}).get("_target_") == values[group.removeprefix("override /")].get("_target_")
     assert recipe, "a recipe sets values"
-    for group, entries in recipe.items():
-        for key, value in entries.items():
-            assert values[group][key] == value
+    assert holds(values, recipe)
+
+
+def holds(values: Any, said: Any) -> bool:
+    """Whether a config has what a recipe says, at any depth."""
+    if not isinstance(said, dict):
+        return bool(values == said)
+    return all(key in values and holds(values[key], below) for key, below in said.items())
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=NAMES)
