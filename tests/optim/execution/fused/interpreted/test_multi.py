@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from optim_cli.optim import ALGORITHMS, MultiOptimizer
 from optim_cli.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tests.optim.execution.fused.interpreted.side_by_side import values_of
-from tests.optim.oracle import difference, entries, give, like, params_of
+from tests.optim.oracle import difference, entries, give, like
 
 STEPS = 5
 SHAPES = [(3, 5), (7,), (4, 3), (5,), (2,), (6,)]
@@ -83,7 +83,7 @@ def test_a_part_steps_alone_in_between(generator: torch.Generator) -> None:
             give([*model], gradients)
             optimizer.step()
             optimizer.optimizers[step % 2].step()
-        found = difference(*(entries(optimizer) for _, optimizer in sides), (1e-9, 1e-9))
+        fused, loop = (optimizer for _, optimizer in sides)
+        found = difference(entries(fused), entries(loop), (1e-9, 1e-9))
         assert found is None, f"step {step}: {found}"
-    assert set(sides[0][1].executions) == {"fused", "foreach"}
-    assert all(p.grad is not None for p in params_of(sides[0][1]))
+    assert set(fused.executions) == {"fused", "foreach"}
