@@ -378,6 +378,9 @@ def test_the_state_is_that_of_the_parts(generator: torch.Generator) -> None:
     assert multi.optimizers[1].state[params[3]] == {"mine": 1}
     multi.state["note"] = {"mine": 2}
     assert [*multi.optimizers[0].state] == [*params[:2], "note"]
+    multi.load_state_dict(multi.state_dict())
+    assert multi.optimizers[0].state.get("note") == {"mine": 2}  # type: ignore[call-overload]
+    assert len(multi.state) == 5
 
 
 def test_a_group_is_added_to_the_first(generator: torch.Generator) -> None:
