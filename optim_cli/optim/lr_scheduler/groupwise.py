@@ -73,8 +73,11 @@ class GroupwiseLR(ChainedScheduler):
     """
 
     def __init__(self, optimizer: Optimizer, schedulers: Sequence[Part]) -> None:
-        super().__init__(schedulers, optimizer)
+        if not schedulers:
+            raise ValueError("GroupwiseLR expects at least one scheduler, but got no scheduler.")
+        self._adopt(schedulers, optimizer)
         self._refuse_collisions()
+        self._note_values()
 
     def coefficients(self, t: int) -> dict[str, Affine]:
         """Those of the parts, each in its groups; elsewhere (1, 0)."""

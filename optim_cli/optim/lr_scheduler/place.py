@@ -66,10 +66,8 @@ def check(optimizer: Optimizer, name: str) -> None:
         ValueError: none has; the message lists those that there are.
     """
     if not any(name in schedulable(group) for group in optimizer.param_groups):
-        raise ValueError(
-            f"hyperparameter {name!r} is not one of {type(optimizer).__name__}'s; "
-            f"it has {', '.join(known(optimizer))}"
-        )
+        kind, names = type(getattr(optimizer, "whole", optimizer)).__name__, ", ".join(known(optimizer))
+        raise ValueError(f"hyperparameter {name!r} is not one of {kind}'s; it has {names}")
 
 
 def known(optimizer: Optimizer) -> list[str]:
