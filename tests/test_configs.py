@@ -14,11 +14,13 @@ import yaml
 from torch import nn
 
 from optim_cli.assemble import assemble, resolve
-from optim_cli.config.check import SUPPLIED, averages_in
+from optim_cli.config.check import averages_in
 from optim_cli.config.targets import kind_of, locate
+from optim_cli.config.values import SUPPLIED
 from optim_cli.datasets.dataset import Dataset
 from optim_cli.optim import ALGORITHMS
 from optim_cli.optim.lr_scheduler import SCHEDULERS
+from optim_cli.optim.lr_scheduler.groupwise import GroupwiseLR
 from optim_cli.optim.lr_scheduler.parts import ChainedScheduler, SequentialLR
 from optim_cli.optim.lr_scheduler.swa import SWALR
 from optim_cli.training import averaging
@@ -29,7 +31,7 @@ CONFIGS = ROOT / "configs"
 FILES = {
     group: sorted(x.relative_to(CONFIGS / group).with_suffix("").as_posix() for x in files)
     for group in SUPPLIED
-    if (files := list((CONFIGS / group).rglob("*.yaml")))
+    if (files := list((CONFIGS / group).glob("*.yaml")))
 }
 ALL = [(group, choice) for group, choices in FILES.items() for choice in choices]
 AVERAGES = {x.__name__: x for x in (averaging.EMA, averaging.SWA, averaging.Custom)}
@@ -40,8 +42,9 @@ CPU = torch.device("cpu")
 LEFT_OUT = {"foreach", "fused", "capturable", "differentiable", "decoupled_weight_decay", "last_epoch"}
 # Another form of an argument that is there.
 ALTERNATIVES = {"total_steps": {"epochs", "steps_per_epoch"}}
-# Schedulers that have another place in a config: `chain`, `sequence`, and an average's `swa_lr`.
-ELSEWHERE = {ChainedScheduler, SequentialLR, SWALR}
+# Schedulers that have another place in a config: `chain`, `sequence`, those of parameter groups, and an
+# average's `swa_lr`.
+ELSEWHERE = {ChainedScheduler, SequentialLR, GroupwiseLR, SWALR}
 
 
 def path_of(group: str, choice: str) -> Path:
@@ -57,7 +60,7 @@ def test_every_group_has_choices() -> None:
     assert all(FILES.values())
     defaults = yaml.safe_load((CONFIGS / "config.yaml").read_text())["defaults"]
     groups = {key for entry in defaults if isinstance(entry, dict) for key in entry}
-    assert groups == {*SUPPLIED, "recipe", "override hydra/job_logging"}
+    assert groups == {*SUPPLIED, "optimizer/param_groups", "recipe", "override hydra/job_logging"}
 
 
 @pytest.mark.parametrize(("group", "choice"), ALL, ids=lambda x: str(x))
@@ -109,6 +112,8 @@ def test_file_lists_what_may_be_set(group: str, choice: str) -> None:
         assert set(values) == {"sequence", "interval"}
         return
     target = locate(values.pop("_target_"), (kind_of(group),))
+    if group == "model":
+        assert set(values.pop("structure")) == {"head", "depth"}
     if group == "scheduler":
         follows = takes_metric(target.step)  # type: ignore[attr-defined]
         assert values.pop("metric" if follows else "interval")
@@ -156,7 +161,7 @@ def test_first_line_says_what_it_is(path: Path) -> None:
 def test_main_config_is_a_table_of_contents() -> None:
     lines = (CONFIGS / "config.yaml").read_text(encoding="utf-8").splitlines()
     groups = [x for x in lines if re.match(r"  - (?!_self_|override)", x)]
-    assert len(groups) == len(SUPPLIED) + 1
+    assert len(groups) == len(SUPPLIED) + 2
     settings = [x for x in lines if re.match(r"(seed|device):", x)]
     assert len(settings) == 2
     assert all(re.search(r"  # \S", x) for x in groups + settings)

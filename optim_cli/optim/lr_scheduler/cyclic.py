@@ -11,7 +11,7 @@ from annotated_types import Ge, Gt
 from torch.optim import Optimizer
 
 from optim_cli.optim.lr_scheduler import place
-from optim_cli.optim.lr_scheduler.momentum import begin, momentum_of
+from optim_cli.optim.lr_scheduler.momentum import begin, momenta_of
 from optim_cli.optim.lr_scheduler.schedule import Affine, LRScheduler, Steps, per_group
 
 Rate = Annotated[float, Ge(0)]
@@ -25,7 +25,7 @@ class CyclicLR(LRScheduler):
     Args:
         optimizer: the optimizer whose values (and momentum or beta1) are set.
         base_lr: the lowest rate, one or one per parameter group.
-        max_lr: the highest rate of the first cycle, likewise.
+        max_lr: the highest rate of the first cycle, likewise; None: each group's own rate.
         step_size_up: steps on the way up.
         step_size_down: steps on the way down; None for as many.
         mode: how the height changes: not at all, halved at every cycle, or times `gamma` at every step.
@@ -43,12 +43,14 @@ class CyclicLR(LRScheduler):
     """
 
     outright = True
+    # Whether some groups have betas and others a momentum; an attribute of the object only where it is so.
+    uses_both = False
 
     def __init__(
         self,
         optimizer: Optimizer,
         base_lr: Rate | list[Rate],
-        max_lr: Rate | list[Rate],
+        max_lr: Rate | list[Rate] | None = None,
         step_size_up: Steps = 2000,
         step_size_down: Steps | None = None,
         mode: Literal["triangular", "triangular2", "exp_range"] = "triangular",
@@ -65,6 +67,14 @@ class CyclicLR(LRScheduler):
         self._attach(optimizer, hyperparameter)
         groups = optimizer.param_groups
         lowest = per_group("base_lr", base_lr, len(groups))
+        if max_lr is None:
+            max_lr = self._initial(hyperparameter)
+            highest = f"max_{hyperparameter}"
+            if last_epoch == -1:
+                # For those who resume: what the groups start from is the lowest rate from now on.
+                for group, rate in zip(groups, max_lr, strict=True):
+                    group[highest] = rate
+            max_lr = [group.get(highest, rate) for group, rate in zip(groups, max_lr, strict=True)]
         if last_epoch == -1:
             for group, rate in zip(groups, lowest, strict=True):
                 place.write(group, hyperparameter, rate)
@@ -78,14 +88,16 @@ class CyclicLR(LRScheduler):
         self.gamma = gamma
         self._scale_fn_custom = scale_fn
         self.scale_mode = scale_mode if scale_fn else "iterations" if mode == "exp_range" else "cycle"
-        momentum = momentum_of(optimizer) if cycle_momentum and hyperparameter == "lr" else None
-        self.cycle_momentum = momentum is not None
-        if momentum is not None:
-            self.use_beta1 = momentum != "momentum"
+        momenta = momenta_of(optimizer) if cycle_momentum and hyperparameter == "lr" else []
+        self.cycle_momentum = bool(momenta)
+        if momenta:
+            self.use_beta1 = "betas.0" in momenta
+            if len(momenta) > 1:
+                self.uses_both = True
             self.base_momentums = per_group("base_momentum", base_momentum, len(groups))
             self.max_momentums = per_group("max_momentum", max_momentum, len(groups))
             if last_epoch == -1:
-                begin(optimizer, momentum, base_momentum, max_momentum)
+                begin(optimizer, base_momentum, max_momentum)
         super().__init__(optimizer, last_epoch, hyperparameter=hyperparameter)
         self.base_lrs = lowest
 
@@ -104,6 +116,8 @@ class CyclicLR(LRScheduler):
             for low, high in zip(self.base_momentums, self.max_momentums):  # noqa: B905
                 momenta.append(high - (high - low) * height)
             found["betas.0" if self.use_beta1 else "momentum"] = (0.0, momenta)
+            if self.uses_both:
+                found["momentum"] = (0.0, momenta)
         return found
 
     def scale_fn(self, x: float) -> float:

@@ -17,7 +17,8 @@ class DeviceTable:
 
     Args:
         scheduler: whose values are taken; it is not stepped any more. Every hyperparameter that it schedules
-            must be a tensor of one element in every group, such as `lr=torch.tensor(1e-3, device="cuda")`.
+            must be a tensor of one element in every group that has it, such as
+            `lr=torch.tensor(1e-3, device="cuda")`.
         steps: how many values there are, from the schedule's start.
 
     Raises:
@@ -33,6 +34,8 @@ class DeviceTable:
         groups = scheduler.optimizer.param_groups
         for name, table in scheduler.table(steps).items():
             for index, group in enumerate(groups):
+                if not place.has(group, name):
+                    continue
                 held = place.read(group, name)
                 if not isinstance(held, Tensor):
                     raise TypeError(

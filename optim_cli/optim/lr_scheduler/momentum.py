@@ -10,15 +10,13 @@ from optim_cli.optim.lr_scheduler import place
 from optim_cli.optim.lr_scheduler.schedule import per_group
 
 
-def momentum_of(optimizer: Optimizer) -> str | None:
-    """The hyperparameter that is an optimizer's momentum, beta1 where it has betas; None if there is none."""
-    if "betas" in optimizer.defaults:
-        return "betas.0"
-    return "momentum" if "momentum" in optimizer.defaults else None
+def momenta_of(optimizer: Optimizer) -> list[str]:
+    """The hyperparameters that are momenta in an optimizer's groups: betas.0, momentum, both or none."""
+    return sorted({name for group in optimizer.param_groups if (name := _momentum_in(group))})
 
 
-def begin(optimizer: Optimizer, name: str, base_momentum: Any, max_momentum: Any) -> None:
-    """Set the momentum to its highest, and note both ends in the groups, as torch does.
+def begin(optimizer: Optimizer, base_momentum: Any, max_momentum: Any) -> None:
+    """Set the momentum of every group that has one to its highest, and note both ends, as torch does.
 
     Raises:
         ValueError: lists of another length than the optimizer has groups.
@@ -27,5 +25,11 @@ def begin(optimizer: Optimizer, name: str, base_momentum: Any, max_momentum: Any
     highest = per_group("max_momentum", max_momentum, len(groups))
     lowest = per_group("base_momentum", base_momentum, len(groups))
     for group, high, low in zip(groups, highest, lowest, strict=True):
-        place.write(group, name, high)
+        if name := _momentum_in(group):
+            place.write(group, name, high)
         group["max_momentum"], group["base_momentum"] = high, low
+
+
+def _momentum_in(group: place.Group) -> str | None:
+    """Beta1 where a group has betas; None where it has neither these nor a momentum."""
+    return next((name for name in ("betas.0", "momentum") if place.has(group, name)), None)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le
 from torch.optim import Optimizer
 
-from optim_cli.optim.lr_scheduler.momentum import begin, momentum_of
+from optim_cli.optim.lr_scheduler.momentum import begin, momenta_of
 from optim_cli.optim.lr_scheduler.schedule import Affine, LRScheduler, Total, per_group
 
 Rate = Annotated[float, Ge(0)]
@@ -22,7 +22,7 @@ class OneCycleLR(LRScheduler):
 
     Args:
         optimizer: the optimizer whose values (and momentum or beta1) are set.
-        max_lr: the peak, one or one per parameter group.
+        max_lr: the peak, one or one per parameter group; None: each group's own rate.
         total_steps: length of the cycle; or give `epochs` and `steps_per_epoch`.
         epochs: epochs to train.
         steps_per_epoch: steps in an epoch.
@@ -42,11 +42,13 @@ class OneCycleLR(LRScheduler):
     """
 
     outright = True
+    # Whether some groups have betas and others a momentum; an attribute of the object only where it is so.
+    uses_both = False
 
     def __init__(
         self,
         optimizer: Optimizer,
-        max_lr: Rate | list[Rate],
+        max_lr: Rate | list[Rate] | None = None,
         total_steps: Total | None = None,
         epochs: Annotated[int, Ge(1)] | None = None,
         steps_per_epoch: Annotated[int, Ge(1)] | None = None,
@@ -72,19 +74,24 @@ class OneCycleLR(LRScheduler):
             )
         self._anneal_func_type = anneal_strategy
         self._schedule_phases = _phases(hyperparameter, self.total_steps, pct_start, three_phase)
-        momentum = momentum_of(optimizer) if cycle_momentum and hyperparameter == "lr" else None
-        self.cycle_momentum = momentum is not None
+        momenta = momenta_of(optimizer) if cycle_momentum and hyperparameter == "lr" else []
+        self.cycle_momentum = bool(momenta)
         groups = optimizer.param_groups
         if last_epoch == -1:
-            for group, peak in zip(groups, per_group("max_lr", max_lr, len(groups)), strict=True):
+            peaks = (
+                self._initial(hyperparameter) if max_lr is None else per_group("max_lr", max_lr, len(groups))
+            )
+            for group, peak in zip(groups, peaks, strict=True):
                 first = peak / div_factor
                 group[f"initial_{hyperparameter}"] = first
                 group[f"max_{hyperparameter}"] = peak
                 group[f"min_{hyperparameter}"] = first / final_div_factor
-        if momentum is not None:
-            self.use_beta1 = momentum != "momentum"
+        if momenta:
+            self.use_beta1 = "betas.0" in momenta
+            if len(momenta) > 1:
+                self.uses_both = True
             if last_epoch == -1:
-                begin(optimizer, momentum, base_momentum, max_momentum)
+                begin(optimizer, base_momentum, max_momentum)
         super().__init__(optimizer, last_epoch, hyperparameter=hyperparameter)
 
     def affine(self, t: int) -> Affine:
@@ -117,6 +124,8 @@ class OneCycleLR(LRScheduler):
         found: dict[str, Affine] = {self.hyperparameter: (0.0, rates)}
         if cycled:
             found["betas.0" if self.use_beta1 else "momentum"] = (0.0, momenta)
+            if self.uses_both:
+                found["momentum"] = (0.0, momenta)
         return found
 
     def _move_to(self, t: int) -> None:

@@ -37,7 +37,7 @@ class _Parts(LRScheduler):
                     f"additional kwargs to be specified when calling `step`, but got one at index {index}; "
                     "use optim_cli.optim.lr_scheduler.ReduceLROnPlateau"
                 )
-            if part.optimizer is not optimizer:
+            if not self._may_adopt(part.optimizer, optimizer):
                 raise ValueError(
                     f"{name} expects all schedulers to belong to the same optimizer, but got scheduler "
                     f"{type(part).__name__} at index {index} has {part.optimizer}, which is different from "
@@ -45,6 +45,10 @@ class _Parts(LRScheduler):
                 )
         self._schedulers = schedulers
         self.optimizer = optimizer
+
+    def _may_adopt(self, own: Optimizer, optimizer: Optimizer) -> bool:
+        """Whether a part for `own` may be one of the parts for `optimizer`."""
+        return own is optimizer
 
     @property
     def hyperparameters(self) -> list[str]:
@@ -232,6 +236,15 @@ def known(part: Part) -> LRScheduler:
     return part
 
 
+def names_set(part: Part) -> set[str]:
+    """All hyperparameters that a part sets, a momentum that goes along with the rate among them."""
+    if isinstance(part, _Parts):
+        return set().union(*map(names_set, part.parts))
+    if isinstance(part, LRScheduler) and part.is_known:
+        return set(part.coefficients(0))
+    return set(getattr(part, "hyperparameters", ["lr"]))
+
+
 def _take_back(part: Part) -> None:
     """Be before the first step again, which a part took when it was made."""
     if isinstance(part, LRScheduler):
@@ -242,10 +255,11 @@ def _take_back(part: Part) -> None:
 
 def _after(first: Affine, second: Affine, groups: int) -> Affine:
     """One after the other, as one."""
-    (a1, b1), (a2, b2) = ([_spread(x, groups) for x in affine] for affine in (first, second))
+    (a1, b1), (a2, b2) = ([spread(x, groups) for x in affine] for affine in (first, second))
     scales = [x * y for x, y in zip(a1, a2, strict=True)]
     return scales, [x * y + z if y else z for x, y, z in zip(b1, a2, b2, strict=True)]
 
 
-def _spread(numbers: Numbers, groups: int) -> list[Any]:
+def spread(numbers: Numbers, groups: int) -> list[Any]:
+    """One for each parameter group."""
     return numbers if isinstance(numbers, list) else [numbers] * groups

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
+from math import nan
+from numbers import Real
 from typing import Any
 
 from torch import Tensor
@@ -23,17 +25,26 @@ def parsed(name: str) -> tuple[str, int | None]:
     return key, int(index) if index else None
 
 
+def has(group: Group, name: str) -> bool:
+    """Whether a group has a number there; groups of other algorithms need not."""
+    return is_number(_held(group, name))
+
+
 def read(group: Group, name: str) -> float | Tensor:
-    """The value that a group holds."""
-    key, at = parsed(name)
-    value: float | Tensor = group[key] if at is None else group[key][at]
-    return value
+    """The value that a group holds; NaN where it has none."""
+    held = _held(group, name)
+    return held if is_number(held) else nan
 
 
 def write(group: Group, name: str, value: float | Tensor) -> None:
-    """Set the value; a tensor keeps its identity, so that a captured graph goes on reading it."""
-    held = read(group, name)
+    """Set the value, where the group has one.
+
+    A tensor keeps its identity, so that a captured graph goes on reading it.
+    """
+    held = _held(group, name)
     key, at = parsed(name)
+    if not is_number(held):
+        return
     if isinstance(held, Tensor):
         held.fill_(value)
     elif at is None:
@@ -49,17 +60,20 @@ def copied(value: float | Tensor) -> float | Tensor:
 
 
 def check(optimizer: Optimizer, name: str) -> None:
-    """Find out whether every group has a number there.
+    """Find out whether some group has a number there.
 
     Raises:
-        ValueError: one has none; the message lists those that there are.
+        ValueError: none has; the message lists those that there are.
     """
-    for group in optimizer.param_groups:
-        if name not in schedulable(group):
-            raise ValueError(
-                f"hyperparameter {name!r} is not one of {type(optimizer).__name__}'s; "
-                f"it has {', '.join(schedulable(optimizer.defaults))}"
-            )
+    if not any(name in schedulable(group) for group in optimizer.param_groups):
+        kind, names = type(getattr(optimizer, "whole", optimizer)).__name__, ", ".join(known(optimizer))
+        raise ValueError(f"hyperparameter {name!r} is not one of {kind}'s; it has {names}")
+
+
+def known(optimizer: Optimizer) -> list[str]:
+    """Names of the numbers among the options of an optimizer's groups, without what schedules keep there."""
+    options = [{x: group[x] for x in optimizer.defaults if x in group} for group in optimizer.param_groups]
+    return list(dict.fromkeys(name for x in options for name in schedulable(x)))
 
 
 def schedulable(options: Mapping[str, Any]) -> list[str]:
@@ -67,11 +81,21 @@ def schedulable(options: Mapping[str, Any]) -> list[str]:
     names = []
     for key, value in options.items():
         if isinstance(value, tuple | list):
-            names += [f"{key}.{index}" for index, item in enumerate(value) if _is_number(item)]
-        elif _is_number(value):
+            names += [f"{key}.{index}" for index, item in enumerate(value) if is_number(item)]
+        elif is_number(value):
             names.append(key)
     return names
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float | Tensor) and not isinstance(value, bool)
+def is_number(value: Any) -> bool:
+    """Whether what a group holds is a number, be it in a tensor."""
+    return isinstance(value, Real | Tensor) and not isinstance(value, bool)
+
+
+def _held(group: Group, name: str) -> Any:
+    """What lies there, be it nothing."""
+    key, at = parsed(name)
+    held = group.get(key)
+    if at is None:
+        return held
+    return held[at] if isinstance(held, tuple | list) and at < len(held) else None

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import wraps
 from itertools import repeat
+from math import nan
 from typing import Annotated, Any
 
 import torch
@@ -54,7 +55,8 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
     Raises:
         TypeError: `optimizer` is not an optimizer.
         KeyError: `last_epoch` is given and a group has no `initial_lr` (`initial_<hyperparameter>`).
-        ValueError: a group has no such hyperparameter.
+        ValueError: no group has such a hyperparameter. Where only some have it, the others are left alone,
+            and NaN is told for them.
     """
 
     # Whether values are set whatever they were before.
@@ -73,6 +75,8 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         self._attach(optimizer, hyperparameter)
         initial = f"initial_{hyperparameter}"
         for index, group in enumerate(optimizer.param_groups):
+            if not place.has(group, hyperparameter):
+                continue
             if last_epoch == -1:
                 group.setdefault(initial, place.copied(place.read(group, hyperparameter)))
             elif initial not in group:
@@ -80,9 +84,9 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
                     f"param {initial!r} is not specified in param_groups[{index}] when resuming scheduler "
                     "with last_epoch >= 0; load the optimizer's state before, or leave last_epoch at -1"
                 )
-        self.base_lrs = [place.copied(group[initial]) for group in optimizer.param_groups]
+        self.base_lrs = [place.copied(group.get(initial, nan)) for group in optimizer.param_groups]
         self.last_epoch = last_epoch
-        _note_steps(optimizer)
+        note_steps(optimizer)
         self._initial_step()
 
     def _attach(self, optimizer: Optimizer, hyperparameter: str) -> None:
@@ -129,15 +133,16 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
     def table(self, steps: int) -> dict[str, Tensor]:
         """The values of a schedule left to itself from its start, by hyperparameter: float64 [steps, groups].
 
-        Those that a part takes up later stand before at what the groups hold now.
+        Those that a part takes up later stand before at what the groups hold now; NaN where a group has no
+        such hyperparameter.
         """
-        rows = self._followed(range(steps))
-        names = dict.fromkeys(name for row in rows for name in row)
-        now = {name: self._initial(name) for name in names}
-        return {
-            name: torch.tensor([row.get(name, now[name]) for row in rows], dtype=torch.float64)
-            for name in names
-        }
+        rows, tables = self._followed(range(steps)), {}
+        for name in dict.fromkeys(name for row in rows for name in row):
+            now = self._initial(name)
+            table = torch.tensor([row.get(name, now) for row in rows], dtype=torch.float64)
+            lacking = torch.tensor([not place.has(group, name) for group in self.optimizer.param_groups])
+            tables[name] = table.masked_fill_(lacking, nan)
+        return tables
 
     def observe(self, metric: float) -> None:
         """Take note of a new value of a metric; only ReduceLROnPlateau acts on it."""
@@ -182,7 +187,7 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         self._note_values()
 
     def _apply(self, name: str, affine: Affine) -> None:
-        """Set a hyperparameter of every group to a * x + b; where a is 0, x has no influence.
+        """Set a hyperparameter of every group that has it to a * x + b; where a is 0, x has no influence.
 
         Raises:
             ValueError: it is given for another number of groups.
@@ -199,29 +204,29 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
                 f"{type(self).__name__} was made for {len(short)} parameter groups, not for the "
                 f"{len(groups)} that there are; make it anew after add_param_group"
             )
-        # Groups may share a tensor, so that all are read before one is written.
-        others: list[tuple[place.Group, float | Tensor]] = []
+        others: list[tuple[place.Group, Any, Any]] = []
         for group, k, v in zip(groups, scales, offsets):  # noqa: B905
-            held = group[key] if at is None else group[key][at]
-            value = k * held + v if k else v
+            try:
+                held = group[key] if at is None else group[key][at]
+            except (KeyError, TypeError, IndexError):
+                continue
             if held.__class__ is not float:
-                others.append((group, value))
+                others.append((group, k, v))
             elif at is None:
-                group[key] = value
+                group[key] = k * held + v if k else v
             else:
                 items = group[key]
-                group[key] = (*items[:at], value, *items[at + 1 :])
-        for group, value in others:
-            place.write(group, name, value)
+                group[key] = (*items[:at], k * held + v if k else v, *items[at + 1 :])
+        if others:
+            _apply_to_tensors(name, others)
 
     def _note_values(self) -> None:
-        name = self.hyperparameter
-        if "." in name:
-            self._last_lr = [place.copied(x) for x in self._held(name)]
+        if self.hyperparameter != "lr":
+            self._last_lr = [place.copied(x) for x in self._held(self.hyperparameter)]
             return
         self._last_lr = told = []
         for group in self.optimizer.param_groups:
-            value = group[name]
+            value = group["lr"]
             told.append(value if value.__class__ is float else place.copied(value))
 
     def _move_to(self, t: int) -> None:
@@ -265,13 +270,22 @@ def per_group(name: str, value: Any, groups: int) -> list[Any]:
     return [place.copied(x) for x in value]
 
 
+def _apply_to_tensors(name: str, tasks: Iterable[tuple[place.Group, Any, Any]]) -> None:
+    """Set a hyperparameter of groups that hold it in anything but a float to a * x + b: (group, a, b)."""
+    # Groups may share a tensor, so that all are read before one is written.
+    groups, scales, offsets = map(list, zip(*tasks, strict=True))
+    values = _advanced([place.read(group, name) for group in groups], (scales, offsets))
+    for group, value in zip(groups, values, strict=True):
+        place.write(group, name, value)
+
+
 def _advanced(values: list[Any], affine: Affine) -> list[Any]:
     """a * x + b for every group; where a is 0, x has no influence, be it infinite."""
     scales, offsets = (x if x.__class__ is list else repeat(x, len(values)) for x in affine)
     return [k * x + v if k else v for x, k, v in zip(values, scales, offsets, strict=True)]
 
 
-def _note_steps(optimizer: Optimizer) -> None:
+def note_steps(optimizer: Optimizer) -> None:
     """Let an optimizer note that it steps; under the names of torch's schedulers, which do the same."""
     if hasattr(optimizer.step, "_wrapped_by_lr_sched"):
         return
