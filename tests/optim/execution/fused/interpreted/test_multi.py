@@ -32,6 +32,12 @@ def side(values: Sequence[Tensor], implementation: str) -> tuple[nn.ParameterLis
     return model, MultiOptimizer(parts)
 
 
+def compare(sides: Sequence[tuple[nn.ParameterList, MultiOptimizer]], context: object) -> None:
+    fused, loop = (optimizer for _, optimizer in sides)
+    found = difference(entries(fused), entries(loop), (1e-9, 1e-9))
+    assert found is None, f"{context}: {found}"
+
+
 @pytest.mark.parametrize("averaged", [False, True])
 @pytest.mark.parametrize("limits", [(None, None), (0.5, None), (None, 0.1), (0.5, 0.1)], ids=str)
 def test_as_the_for_loops(
@@ -54,9 +60,8 @@ def test_as_the_for_loops(
                 optimizer.found_inf = torch.ones(())
             optimizer.step()
             optimizer.__dict__.pop("found_inf", None)
+        compare(sides, step)
         fused, loop = (optimizer for _, optimizer in sides)
-        found = difference(entries(fused), entries(loop), (1e-9, 1e-9))
-        assert found is None, f"step {step}: {found}"
         if limits[0] is not None:
             torch.testing.assert_close(fused.grad_norm, loop.grad_norm)
         for x, y in zip(averages[0].state_dict().values(), averages[1].state_dict().values(), strict=True):
@@ -72,18 +77,33 @@ def test_as_the_for_loops(
     assert [bool(plan.averages) for plan in plans[-1]] == [False, averaged], "the last one, in its kernel"
 
 
-def test_a_part_steps_alone_in_between(generator: torch.Generator) -> None:
-    """With what the whole has measured it does not go on."""
+@pytest.mark.parametrize("limits", [(0.5, 0.1), (None, 0.1)], ids=str)
+def test_a_part_steps_alone_in_between(
+    limits: tuple[float | None, float | None], generator: torch.Generator
+) -> None:
+    """With what the whole has measured it does not go on, nor the whole with what it did."""
     values = values_of(generator, SHAPES)
     sides = [side(values, implementation) for implementation in ("fused", "for_loop")]
-    for step in range(STEPS):
+    for step in range(2 * STEPS):
         gradients = like(values, generator)
         for model, optimizer in sides:
-            optimizer.clip_gradients(*((0.5, 0.1) if step != 2 else (None, 0.2)))
+            if step == 0:
+                optimizer.clip_gradients(*limits)
             give([*model], gradients)
             optimizer.step()
             optimizer.optimizers[step % 2].step()
-        fused, loop = (optimizer for _, optimizer in sides)
-        found = difference(entries(fused), entries(loop), (1e-9, 1e-9))
-        assert found is None, f"step {step}: {found}"
-    assert set(fused.executions) == {"fused", "foreach"}
+        compare(sides, step)
+
+
+def test_limits_that_change(generator: torch.Generator) -> None:
+    values = values_of(generator, SHAPES)
+    sides = [side(values, implementation) for implementation in ("fused", "for_loop")]
+    for limits in ((1.0, None), (0.5, 0.1), (0.5, 0.2), (None, 0.2), (None, 0.1), (None, None)):
+        for step in range(2):
+            gradients = like(values, generator)
+            for model, optimizer in sides:
+                if step == 0:
+                    optimizer.clip_gradients(*limits)
+                give([*model], gradients)
+                optimizer.step()
+            compare(sides, limits)
