@@ -200,6 +200,14 @@ def test_between_algorithms(generator: torch.Generator) -> None:
         alone.load_state_dict(as_saved(source.state_dict()))
     assert alone.param_groups[0]["lr"] == 0.4
     step(alone, 2)
+    same = copied(weights)
+    stayed = ALGORITHMS["Muon"]([group(same, "a", "c")], lr=0.3)
+    source = ALGORITHMS["AdamW"]([group(same, "a", "c")], lr=0.5)
+    step(source, 2)
+    with pytest.warns(UserWarning, match=r"names: saved by another algorithm.*: a, c$"):
+        stayed.load_state_dict(as_saved(source.state_dict()))
+    assert stayed.param_groups[0]["lr"] == 0.3
+    step(stayed, 2)
     other = ALGORITHMS["Muon"]([group(here, "a", "c", name="rest")], lr=0.3)
     with pytest.warns(UserWarning, match=r"dropped: b, d; saved by another algorithm.*: a, c$"):
         other.load_state_dict(as_saved(alone.state_dict()))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
 from optim_cli.optim import ALGORITHMS
+from optim_cli.optim.clipping import limited
 from optim_cli.optim.execution import foreach
 from optim_cli.optim.per_tensor.base import PerTensor
 from optim_cli.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -93,6 +94,15 @@ def test_a_scaler_scales_and_skips(
         for key, found in entries(around).items():
             assert all(map(torch.equal, entries(within)[key], found)), (step, key)
     assert entries(within).keys() == entries(around).keys()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_narrow_gradients_are_rounded_once(dtype: torch.dtype, generator: torch.Generator) -> None:
+    gradients = drawn(generator, dtype)
+    factor, limit = torch.tensor(0.3, dtype=torch.float64), 0.2501
+    found = limited(gradients, {"gradient_factor": factor, "clip_value": limit})
+    for x, g in zip(found, gradients, strict=True):
+        assert torch.equal(x, (g.float() * 0.3).clamp(-limit, limit).to(dtype))
 
 
 @names
