@@ -145,14 +145,14 @@ def _set_outright(plan: Plan) -> set[str]:
 
 
 def _unknown_hyperparameters(plan: Plan, optimizer: Optimizer) -> Iterator[Mistake]:
-    known = dict.fromkeys(x for group in optimizer.param_groups for x in schedulable(group))
+    known = dict.fromkeys(x for group in optimizer.param_groups for x in schedulable(_options(group)))
+    whose = type(getattr(optimizer, "whole", optimizer)).__name__
     for key, single in plan.singles():
         name = single.hyperparameter
         if name not in known and "hyperparameter" in _parameters(single):
             yield Mistake(
                 f"{key}.hyperparameter",
-                f"{name!r} is none of {type(optimizer).__name__}'s{_nearest(name, known)} (it has "
-                f"{', '.join(known)})",
+                f"{name!r} is none of {whose}'s{_nearest(name, known)} (it has {', '.join(known)})",
             )
 
 
@@ -189,3 +189,7 @@ def _nearest(name: str, known: Collection[str]) -> str:
 
 def _parameters(single: Single) -> Collection[str]:
     return inspect.signature(single.target).parameters
+
+
+def _options(group: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in group.items() if name != "params"}
