@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,14 +15,27 @@ from omegaconf import DictConfig
 from torch.optim.lr_scheduler import LRScheduler
 
 from optim_cli.config.averages import contradictions_of
-from optim_cli.config.check import SUPPLIED, averages_in, mistakes
+from optim_cli.config.check import averages_in, mistakes
 from optim_cli.config.contradictions import contradictions
 from optim_cli.config.durations import RunLength, counted
-from optim_cli.config.mistakes import Mistake
+from optim_cli.config.gradients import unfit_gradients
+from optim_cli.config.groups import (
+    ENTRIES,
+    entries_of,
+    key_of,
+    never_trained,
+    pace_of,
+    schedules_of,
+    structure_of,
+    unfitting_structure,
+    unfreezing,
+)
+from optim_cli.config.mistakes import Mistake, Mistaken
 from optim_cli.config.resolve import plain
-from optim_cli.config.schedules import AT_THE_TOP, Plan, plan
+from optim_cli.config.schedules import Plan, plan
 from optim_cli.config.targets import (
     functions,
+    given_to,
     hints_of,
     kind_of,
     locate,
@@ -29,17 +43,19 @@ from optim_cli.config.targets import (
     plugins_of,
     takes_function,
 )
+from optim_cli.config.values import SUPPLIED
 from optim_cli.datasets.dataset import Dataset
 from optim_cli.errors import ConfigError, user_frames
-from optim_cli.optim.composition import Composition
+from optim_cli.optim.lr_scheduler.groupwise import GroupwiseLR, SomeGroups
 from optim_cli.optim.lr_scheduler.parts import ChainedScheduler, SequentialLR
+from optim_cli.optim.param_groups import Group, Make, WrongGroups, make_optimizer, split
 from optim_cli.training.averaging import Average
-from optim_cli.training.loop import Trainer, Training
+from optim_cli.training.loop import Training
 from optim_cli.training.scheduling import Pace
 from optim_cli.training.stop import StoppedAtOnce
 
-# Each is made of those before it.
-GROUPS = ("trainer", "dataset", "model", "optimizer", "scheduler", "averaging")
+# Each is made of those before it; `groups` are those of the model's parameters.
+PARTS = ("trainer", "dataset", "model", "groups", "optimizer", "scheduler", "averaging")
 
 
 def resolve(config: DictConfig) -> dict[str, Any]:
@@ -51,7 +67,7 @@ def resolve(config: DictConfig) -> dict[str, Any]:
     values, found = plain(config)
     found = found or mistakes(values)
     if found:
-        raise ConfigError("\n".join(map(str, found)))
+        raise Mistaken(found)
     return values
 
 
@@ -62,8 +78,8 @@ def assemble(values: Mapping[str, Any], device: torch.device) -> Training:
         ConfigError: a constructor refuses its values, or files are missing.
     """
     made: dict[str, Any] = {}
-    for group in GROUPS:
-        made[group] = _part(group, values, made, device)
+    for part in PARTS:
+        made[part] = _part(part, values, made, device)
     made["scheduler"] = _with_averages(values, made)
     return Training(averages=made.pop("averaging"), **made, device=device, pace=_pace(values))
 
@@ -75,28 +91,33 @@ def refusals(values: Mapping[str, Any], wrong: Collection[str] = ()) -> list[Mis
     and tell it with its trace.
 
     Args:
-        wrong: groups that are known to be wrong.
+        wrong: config groups that are known to be wrong.
     """
     made: dict[str, Any] = {}
     found = []
     # A resumed run keeps its plan, also where it is to end sooner.
     is_new = not values.get("resume")
-    for group in GROUPS:
+    for part in PARTS:
+        group = _config_group(part)
         if group in wrong:
             continue
         try:
-            told = _contradictions(values, made) if group == "scheduler" and is_new else []
+            told = _contradictions(values, made) if part == "scheduler" and is_new else []
             found += told
             if not told:
-                made[group] = _part(group, values, made, torch.device("cpu"))
-            if group == "averaging" and is_new:
-                keys = [key for key, _ in averages_in(values[group]).values()]
-                averages = dict(zip(keys, made[group].values(), strict=True))
+                made[part] = _part(part, values, made, torch.device("cpu"))
+            if part == "groups" and is_new:
+                found += never_trained(made[part], _lengths(made)[0])
+            if part == "averaging" and is_new:
+                keys = [key for key, _ in averages_in(values[part]).values()]
+                averages = dict(zip(keys, made[part].values(), strict=True))
                 found += contradictions_of(averages, _lengths(made)[0])
-            if group == "averaging":
+            if part == "averaging":
                 _with_averages(values, made)
+        except Mistaken as error:
+            found += error.mistakes
         except ConfigError as error:
-            key, what = re.fullmatch(rf"(?s)(?:({group}[\w.\[\]]*): )?(.*)", str(error)).groups()  # type: ignore[union-attr]
+            key, what = re.fullmatch(rf"(?s)(?:({group}[\w.\[\]-]*): )?(.*)", str(error)).groups()  # type: ignore[union-attr]
             found.append(Mistake(key or group, what))
         except StoppedAtOnce:
             raise
@@ -105,27 +126,75 @@ def refusals(values: Mapping[str, Any], wrong: Collection[str] = ()) -> list[Mis
     return found
 
 
-def _part(group: str, values: Mapping[str, Any], made: Mapping[str, Any], device: torch.device) -> Any:
+def _config_group(part: str) -> str:
+    return "optimizer" if part == "groups" else part
+
+
+def _part(part: str, values: Mapping[str, Any], made: Mapping[str, Any], device: torch.device) -> Any:
     """Make one part; KeyError if one that it needs is not there."""
-    node, plugins = values[group], plugins_of(values)
-    if group == "averaging":
+    node, plugins = values[_config_group(part)], plugins_of(values)
+    if part == "averaging":
         return _averages(values, made)
-    if not node:
-        return None
-    if group == "dataset":
+    if part == "dataset":
         return _dataset(node, plugins)
-    if group == "model":
-        return _make(group, node, plugins, **_sizes(made["dataset"], node, plugins)).to(device)
-    if group == "optimizer":
+    if part == "model":
+        return _model(values, made).to(device)
+    if part == "groups":
+        return _groups(values, made)
+    if part == "optimizer":
+        return _optimizer(values, made)
+    if part == "scheduler":
+        return _scheduler(values, made)
+    return _make(part, node, plugins)
+
+
+def _model(values: Mapping[str, Any], made: Mapping[str, Any]) -> torch.nn.Module:
+    """Make the model, of the sizes that the dataset has."""
+    node, plugins = given_to("model", values["model"]), plugins_of(values)
+    model: torch.nn.Module = _make("model", node, plugins, **_sizes(made["dataset"], node, plugins))
+    unfitting = [*unfitting_structure(structure_of(values), model)]
+    if unfitting:
+        raise Mistaken(unfitting)
+    return model
+
+
+def _groups(values: Mapping[str, Any], made: Mapping[str, Any]) -> list[Group]:
+    """Deal the parameters of the model out; none where all are trained alike."""
+    node, plugins = values["optimizer"], plugins_of(values)
+    entries = entries_of(values)
+    if not entries and not node.get("strict"):
+        return []
+    begins = unfreezing(values, RunLength(*_lengths(made)))
+    dealt = {}
+    for name, entry in entries.items():
+        own = entry.get("optimizer")
+        dealt[name] = entry | {
+            "optimizer": None if own is None else _algorithm(own, plugins, key_of(name, "optimizer")),
+            "unfreeze_at": begins[key_of(name, "unfreeze_at")],
+        }
+    with _refusing_groups():
+        return split(made["model"], dealt, structure_of(values), bool(node.get("strict")))
+
+
+def _optimizer(values: Mapping[str, Any], made: Mapping[str, Any]) -> torch.optim.Optimizer:
+    """Make the optimizer of the model's parameters, or of its groups."""
+    node, plugins = given_to("optimizer", values["optimizer"]), plugins_of(values)
+    if "model" not in made:
         # Where the model is wrong, the optimizer is tried with another.
-        model = made["model"] if "model" in made else torch.nn.Linear(1, 1)
-        optimizer = _make(group, node, plugins, params=model.named_parameters())
-        if "model" in made:
-            _check_gradients(model, optimizer, made.get("trainer"))
-        return optimizer
-    if group == "scheduler":
-        return _schedule(planned(values, *_lengths(made)), made["optimizer"], plugins)
-    return _make(group, node, plugins)
+        other = torch.nn.Linear(1, 1).named_parameters()
+        wrong: torch.optim.Optimizer = _make("optimizer", node, plugins, params=other)
+        return wrong
+    model, groups = made["model"], made["groups"]
+    optimizer: torch.optim.Optimizer
+    if groups:
+        with _refusing_groups(), _refusing("optimizer", plugins):
+            optimizer = make_optimizer(groups, _algorithm(node, plugins, "optimizer"))
+    else:
+        optimizer = _make("optimizer", node, plugins, params=model.named_parameters())
+    unfit = [*unfit_gradients(model, optimizer, groups, made.get("trainer"))]
+    if unfit:
+        raise Mistaken(unfit)
+    return optimizer
 
 
 def _with_averages(values: Mapping[str, Any], made: Mapping[str, Any]) -> LRScheduler | None:
@@ -139,15 +208,19 @@ def _with_averages(values: Mapping[str, Any], made: Mapping[str, Any]) -> LRSche
     return scheduler
 
 
-def planned(values: Mapping[str, Any], steps: int, steps_per_epoch: int) -> Plan:
-    """The scheduler of a config, of a run of that length.
+def planned(values: Mapping[str, Any], steps: int, steps_per_epoch: int) -> dict[str | None, Plan]:
+    """The schedules of a config, of a run of that length: the run's as None, an entry's own by its name.
 
     Args:
-        values: the config, with a scheduler.
         steps, steps_per_epoch: of the optimizer, in the run and in an epoch.
     """
-    node = values["scheduler"]
-    return plan(node, RunLength(steps, steps_per_epoch, node.get("interval", "step")), plugins_of(values))
+    run = RunLength(steps, steps_per_epoch, _pace(values).interval)
+    nodes: dict[str | None, Any] = {None: values["scheduler"]}
+    keys: dict[str | None, str] = {None: "scheduler"}
+    for name, node in schedules_of(values).items():
+        nodes[name], keys[name] = node, key_of(name, "scheduler")
+    plugins = plugins_of(values)
+    return {name: plan(node, run, plugins, keys[name]) for name, node in nodes.items() if node}
 
 
 def averages_in_steps(
@@ -171,16 +244,37 @@ def _averages(values: Mapping[str, Any], made: Mapping[str, Any]) -> dict[str, A
 
 
 def _contradictions(values: Mapping[str, Any], made: Mapping[str, Any]) -> list[Mistake]:
-    """What is wrong with the scheduler as a whole; KeyError if a part that it needs is not there."""
-    if not values["scheduler"]:
-        return []
-    plan = planned(values, *_lengths(made))
-    return contradictions(plan, _pace(values), made["optimizer"], _metrics(values, made["dataset"]))
+    """What is wrong with the schedules as a whole; KeyError if a part that it needs is not there."""
+    plans = _scoped(values, made)
+    return contradictions(plans, _pace(values), _metrics(values, made["dataset"])) if plans else []
+
+
+def _scoped(values: Mapping[str, Any], made: Mapping[str, Any]) -> list[tuple[Plan, torch.optim.Optimizer]]:
+    """The schedules, each with the optimizer, or the groups of it, whose values it sets."""
+    plans, optimizer = planned(values, *_lengths(made)), made["optimizer"]
+    own = schedules_of(values)
+    if not own:
+        return [(plan, optimizer) for plan in plans.values()]
+    entries = {group.name: group.entry for group in made["groups"]}
+    indices: dict[str | None, list[int]] = {}
+    for index, group in enumerate(optimizer.param_groups):
+        entry = entries[group["name"]]
+        indices.setdefault(entry if entry in own else None, []).append(index)
+    return [
+        (plan, SomeGroups(optimizer, indices[entry])) for entry, plan in plans.items() if entry in indices
+    ]
+
+
+def _scheduler(values: Mapping[str, Any], made: Mapping[str, Any]) -> LRScheduler | None:
+    """Make the schedule, of those of entries where there are some; None where every value is constant."""
+    schedules = [_schedule(plan, scope, plugins_of(values)) for plan, scope in _scoped(values, made)]
+    if not schedules_of(values):
+        return schedules[0] if schedules else None
+    return GroupwiseLR(made["optimizer"], schedules) if schedules else None
 
 
 def _pace(values: Mapping[str, Any]) -> Pace:
-    given = values["scheduler"] or {}
-    return Pace(**{key: given[key] for key in AT_THE_TOP if key in given})
+    return Pace(**pace_of(values))
 
 
 def _metrics(values: Mapping[str, Any], dataset: Dataset) -> list[str]:
@@ -223,37 +317,6 @@ def _sizes(dataset: Dataset, node: Mapping[str, Any], plugins: Collection[str]) 
     return {name: getattr(dataset, name) for name in SUPPLIED["model"]}
 
 
-def _check_gradients(
-    model: torch.nn.Module, optimizer: torch.optim.Optimizer, trainer: Trainer | None
-) -> None:
-    """Find out before the first step whether an optimizer of ours takes the gradients of the model.
-
-    Raises:
-        ConfigError: they are sparse and it takes none of those, or dense and it takes no other; they are
-            sparse and to be clipped beside an optimizer that does not clip them itself.
-    """
-    sparse = any(getattr(module, "sparse", False) is True for module in model.modules())
-    taken = getattr(optimizer, "sparse_gradients", "accepted")
-    who, what = type(optimizer).__name__, type(model).__name__
-    if taken == "required" and not sparse:
-        raise ConfigError(
-            f"optimizer: {who} takes sparse gradients only, and those of {what} are dense; use "
-            "recipe=python_reference/sparse_adam, or another optimizer"
-        )
-    if taken == "refused" and sparse:
-        raise ConfigError(
-            f"optimizer: {who} takes no sparse gradients, and those of {what} are sparse; use "
-            "model.sparse=false, or optimizer=sparse_adam, sgd or adagrad"
-        )
-    limits = () if trainer is None else (trainer.clip_norm, trainer.clip_value)
-    if sparse and any(x is not None for x in limits) and not isinstance(optimizer, Composition):
-        raise ConfigError(
-            f"optimizer: gradients of {who} are clipped by torch, which clips no sparse ones, and those of "
-            f"{what} are sparse; use optimizer=sparse_adam, sgd or adagrad, or leave trainer.clip_norm and "
-            "trainer.clip_value at null"
-        )
-
-
 # The newest dataset: the check before a run makes it, the run takes it, and so does the next job of a sweep.
 _newest: list[tuple[dict[str, Any], Any]] = []
 
@@ -286,13 +349,40 @@ def _refusing(key: str, plugins: Collection[str]) -> Iterator[None]:
         raise ConfigError(f"{key}: {error}{frames}") from error
 
 
+@contextmanager
+def _refusing_groups() -> Iterator[None]:
+    """What is wrong with parameter groups has keys of its own."""
+    try:
+        yield
+    except WrongGroups as error:
+        raise Mistaken(
+            Mistake(".".join(filter(None, (ENTRIES, key))), what) for key, what in error.mistakes
+        ) from error
+
+
+def _algorithm(node: Mapping[str, Any], plugins: Collection[str], key: str) -> Make:
+    """An optimizer that lacks nothing but parameters."""
+    with _refusing(key, plugins):
+        target, arguments = _named(node, (kind_of("optimizer"),), plugins)
+    return partial(target, **arguments)
+
+
 def _call(
     node: Mapping[str, Any], kinds: Collection[type], plugins: Collection[str], supplied: Mapping[str, Any]
 ) -> Any:
-    """Call what a node names with its values; a nested node becomes what it names."""
+    """Call what a node names with its values, and with what it takes of `supplied`."""
+    target, arguments = _named(node, kinds, plugins)
+    parameters = inspect.signature(target).parameters
+    return target(**arguments, **{key: value for key, value in supplied.items() if key in parameters})
+
+
+def _named(
+    node: Mapping[str, Any], kinds: Collection[type], plugins: Collection[str]
+) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """What a node names, and its values as arguments; a nested node becomes what it names."""
     target = locate(node["_target_"], kinds, plugins)
-    hints, parameters = hints_of(target), inspect.signature(target).parameters
-    arguments = {
+    hints = hints_of(target)
+    return target, {
         key: _call(value, nested_kinds(hints.get(key), plugins), plugins, {})
         if isinstance(value, Mapping) and "_target_" in value
         else functions(value, plugins, hints[key])
@@ -301,4 +391,3 @@ def _call(
         for key, value in node.items()
         if key != "_target_"
     }
-    return target(**arguments, **{key: value for key, value in supplied.items() if key in parameters})

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from optim_cli.assemble import averages_in_steps, planned
+from optim_cli.config.durations import RunLength
+from optim_cli.config.groups import unfreezing
 from optim_cli.config.saved import command
 from optim_cli.errors import ConfigError
 from optim_cli.run_folder import RunFolder
@@ -107,9 +109,9 @@ def _check_plans(
 
 def _numbers(values: Mapping[str, Any], steps: int, steps_per_epoch: int) -> dict[str, Any]:
     """Whole key -> value of what may depend on the length of the run."""
-    found: dict[str, Any] = {}
-    if values["scheduler"]:
-        found |= planned(values, steps, steps_per_epoch).numbers()
+    found: dict[str, Any] = dict(unfreezing(values, RunLength(steps, steps_per_epoch)))
+    for plan in planned(values, steps, steps_per_epoch).values():
+        found |= plan.numbers()
     for key, averaging in averages_in_steps(values, steps, steps_per_epoch).values():
         found |= {f"{key}.{name}": value for name, value in averaging.items()}
     return found

@@ -14,8 +14,9 @@ import yaml
 from torch import nn
 
 from optim_cli.assemble import assemble, resolve
-from optim_cli.config.check import SUPPLIED, averages_in
+from optim_cli.config.check import averages_in
 from optim_cli.config.targets import kind_of, locate
+from optim_cli.config.values import SUPPLIED
 from optim_cli.datasets.dataset import Dataset
 from optim_cli.optim import ALGORITHMS
 from optim_cli.optim.lr_scheduler import SCHEDULERS
@@ -30,7 +31,7 @@ CONFIGS = ROOT / "configs"
 FILES = {
     group: sorted(x.relative_to(CONFIGS / group).with_suffix("").as_posix() for x in files)
     for group in SUPPLIED
-    if (files := list((CONFIGS / group).rglob("*.yaml")))
+    if (files := list((CONFIGS / group).glob("*.yaml")))
 }
 ALL = [(group, choice) for group, choices in FILES.items() for choice in choices]
 AVERAGES = {x.__name__: x for x in (averaging.EMA, averaging.SWA, averaging.Custom)}
@@ -59,7 +60,7 @@ def test_every_group_has_choices() -> None:
     assert all(FILES.values())
     defaults = yaml.safe_load((CONFIGS / "config.yaml").read_text())["defaults"]
     groups = {key for entry in defaults if isinstance(entry, dict) for key in entry}
-    assert groups == {*SUPPLIED, "recipe", "override hydra/job_logging"}
+    assert groups == {*SUPPLIED, "optimizer/param_groups", "recipe", "override hydra/job_logging"}
 
 
 @pytest.mark.parametrize(("group", "choice"), ALL, ids=lambda x: str(x))
@@ -111,6 +112,8 @@ def test_file_lists_what_may_be_set(group: str, choice: str) -> None:
         assert set(values) == {"sequence", "interval"}
         return
     target = locate(values.pop("_target_"), (kind_of(group),))
+    if group == "model":
+        assert set(values.pop("structure")) == {"head", "depth"}
     if group == "scheduler":
         follows = takes_metric(target.step)  # type: ignore[attr-defined]
         assert values.pop("metric" if follows else "interval")
@@ -158,7 +161,7 @@ def test_first_line_says_what_it_is(path: Path) -> None:
 def test_main_config_is_a_table_of_contents() -> None:
     lines = (CONFIGS / "config.yaml").read_text(encoding="utf-8").splitlines()
     groups = [x for x in lines if re.match(r"  - (?!_self_|override)", x)]
-    assert len(groups) == len(SUPPLIED) + 1
+    assert len(groups) == len(SUPPLIED) + 2
     settings = [x for x in lines if re.match(r"(seed|device):", x)]
     assert len(settings) == 2
     assert all(re.search(r"  # \S", x) for x in groups + settings)

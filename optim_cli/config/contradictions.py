@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -13,37 +13,45 @@ from optim_cli.config.durations import is_counted
 from optim_cli.config.mistakes import Mistake
 from optim_cli.config.schedules import Plan, Single
 from optim_cli.config.targets import hints_of
+from optim_cli.optim.lr_scheduler import place
 from optim_cli.optim.lr_scheduler.onecycle import OneCycleLR
-from optim_cli.optim.lr_scheduler.place import schedulable
 from optim_cli.optim.lr_scheduler.swa import SWALR
 from optim_cli.training.scheduling import Pace, takes_metric
 
 
-def contradictions(plan: Plan, pace: Pace, optimizer: Optimizer, metrics: Collection[str]) -> list[Mistake]:
+def contradictions(
+    plans: Sequence[tuple[Plan, Optimizer]], pace: Pace, metrics: Collection[str]
+) -> list[Mistake]:
     """Lengths beyond the run, parts that never act, a metric or hyperparameter that there is not.
 
     Args:
-        plan: what the config's scheduler comes to.
-        pace: how it goes on.
-        optimizer: whose hyperparameters are scheduled.
+        plans: what the schedules of the config come to, each with that whose hyperparameters it sets.
+        pace: how they go on.
         metrics: those that evaluations of this run give.
     """
-    return [
-        *_unfitting(plan, pace.interval),
-        *_without_effect(plan),
-        *_colliding(plan),
-        *_unknown_hyperparameters(plan, optimizer),
-        *_wrong_metric(plan, pace, metrics),
+    found = [
+        mistake
+        for plan, optimizer in plans
+        for mistake in (
+            *_unfitting(plan, pace.interval, f"the run has {plan.steps}"),
+            *_without_effect(plan),
+            *_colliding(plan),
+            *_unknown_hyperparameters(plan, optimizer),
+        )
     ]
+    return [*found, *_wrong_metric([plan for plan, _ in plans], pace, metrics)]
 
 
-def _unfitting(plan: Plan, unit: str) -> Iterator[Mistake]:
-    """Durations that do not fit into what they are in, and parts that are left without a step."""
-    there = f"the run has {plan.steps}" if plan.key == "scheduler" else f"{plan.key} has {plan.steps}"
+def _unfitting(plan: Plan, unit: str, there: str) -> Iterator[Mistake]:
+    """Durations that do not fit into what they are in, and parts that are left without a step.
+
+    Args:
+        there: how many steps there are, in words.
+    """
     if plan.single is not None:
         yield from _values_too_long(plan, plan.single, unit, there)
     for part in plan.parts:
-        yield from _unfitting(part, unit)
+        yield from _unfitting(part, unit, f"{part.key} has {part.steps}")
     if plan.form != "sequence" or plan.steps <= 0:
         return
     done = 0
@@ -137,34 +145,41 @@ def _set_outright(plan: Plan) -> set[str]:
 
 
 def _unknown_hyperparameters(plan: Plan, optimizer: Optimizer) -> Iterator[Mistake]:
-    known = schedulable(optimizer.defaults)
+    known = place.known(optimizer)
+    whose = type(getattr(optimizer, "whole", optimizer)).__name__
     for key, single in plan.singles():
         name = single.hyperparameter
         if name not in known and "hyperparameter" in _parameters(single):
             yield Mistake(
                 f"{key}.hyperparameter",
-                f"{name!r} is none of {type(optimizer).__name__}'s{_nearest(name, known)} (it has "
-                f"{', '.join(known)})",
+                f"{name!r} is none of {whose}'s{_nearest(name, known)} (it has {', '.join(known)})",
             )
 
 
-def _wrong_metric(plan: Plan, pace: Pace, metrics: Collection[str]) -> Iterator[Mistake]:
+def _wrong_metric(plans: Sequence[Plan], pace: Pace, metrics: Collection[str]) -> Iterator[Mistake]:
     metric = pace.metric
-    steps = {x.target: getattr(x.target, "step", None) for _, x in plan.singles()}
-    following = [target for target, step in steps.items() if step is not None and takes_metric(step)]
+    singles = [(plan.key, single) for plan in plans for _, single in plan.singles()]
+    following = [(key, x.target.__name__) for key, x in singles if _follows(x)]
+    key, name = next(iter(following), (plans[0].key, ""))
     there = f"(evaluations give {', '.join(metrics)})"
-    if pace.interval == "epoch" and len(following) == len(steps):
-        what = f"nothing is stepped by epoch: {following[0].__name__} acts on its metric, after evaluations"
-        yield Mistake("scheduler.interval", f"{what}; leave it out")
+    if pace.interval == "epoch" and len(following) == len(singles):
+        what = f"nothing is stepped by epoch: {name} acts on its metric, after evaluations"
+        yield Mistake(f"{key}.interval", f"{what}; leave it out")
     if metric is None:
         if following:
-            yield Mistake("scheduler.metric", f"missing; {following[0].__name__} follows one {there}")
+            yield Mistake(f"{key}.metric", f"missing; {name} follows one {there}")
     elif not following:
-        yield Mistake("scheduler.metric", f"{metric!r} is given, but no schedule here follows a metric")
+        yield Mistake(f"{key}.metric", f"{metric!r} is given, but no schedule here follows a metric")
     elif metric not in metrics:
         yield Mistake(
-            "scheduler.metric", f"{metric!r} is no metric of this run{_nearest(metric, metrics)} {there}"
+            f"{key}.metric", f"{metric!r} is no metric of this run{_nearest(metric, metrics)} {there}"
         )
+
+
+def _follows(single: Single) -> bool:
+    """Whether a schedule acts on a metric."""
+    step = getattr(single.target, "step", None)
+    return step is not None and takes_metric(step)
 
 
 def _nearest(name: str, known: Collection[str]) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+from optim_cli.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class Mistake:
@@ -25,6 +27,14 @@ class Mistake:
         key, origin = shortened(self.key or "''"), shortened(self.origin)
         first, *more = map(shortened, self.what.splitlines() or [""])
         return "\n".join([f"{key}: {first}" + (f" [{origin}]" if origin else ""), *more])
+
+
+class Mistaken(ConfigError):
+    """Mistakes that are known one by one."""
+
+    def __init__(self, mistakes: Iterable[Mistake]) -> None:
+        self.mistakes = list(mistakes)
+        super().__init__("\n".join(map(str, self.mistakes)))
 
 
 def shortened(text: str, longest: int = 600) -> str:

@@ -24,8 +24,8 @@ CHANGEABLE = (
     *("trainer.epochs", "trainer.max_steps", "trainer.evaluate_every", "trainer.measure_every"),
     *("device", "dataset.root", "dataset.download", "dataset.workers"),
 )
-# Groups in which durations may be.
-PLANNED = ("scheduler", "averaging")
+# Where durations may be.
+PLANNED = re.compile(r"(scheduler|averaging|optimizer\.param_groups\.[^.]+\.(scheduler|unfreeze_at))(\.|$)")
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Mistake]
         if left.get(key, missing) != right.get(key, missing)
         and key not in CHANGEABLE
         and key.partition(".")[0] not in rechosen
-        and not (key.partition(".")[0] in PLANNED and _is_open(left.get(key, missing)))
+        and not (PLANNED.match(key) and _is_open(left.get(key, missing)))
     ]
 
 

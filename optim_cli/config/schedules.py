@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from itertools import accumulate
 from typing import Any
 
+from optim_cli.config.describe import describe
 from optim_cli.config.durations import Interval, RunLength, counted
+from optim_cli.config.mistakes import Mistake, unknown_key
 from optim_cli.config.targets import hints_of, kind_of, locate
+from optim_cli.config.values import SUPPLIED, mistakes_in, shown, unlike
 from optim_cli.optim.lr_scheduler.schedule import Steps
 
 FORMS = ("chain", "sequence")
@@ -79,6 +83,50 @@ class Plan:
         return own
 
 
+def mistakes_in_schedule(
+    node: Mapping[str, Any], key: str, beside: Mapping[str, Any], plugins: Collection[str]
+) -> list[Mistake]:
+    """What is wrong with a single schedule, a chain or a sequence.
+
+    Args:
+        beside: keys that are not the schedule's own -> type, default.
+    """
+    found = unlike(beside, {x: y for x, y in node.items() if x in beside}, f"{key}.")
+    own = {x: y for x, y in node.items() if x not in beside}
+    if beside is AT_THE_TOP and not own:
+        choice = "scheduler" if key == "scheduler" else f"+scheduler@{key}"
+        what = f"there is no schedule that it could be of; choose one with {choice}=CHOICE"
+        return [Mistake(f"{key}.{x}", what) for x in node]
+    forms = [x for x in ("_target_", *FORMS) if x in own]
+    if len(forms) > 1:
+        return [*found, Mistake(key, f"has {' and '.join(forms)}; a schedule is one of them")]
+    meant = [x for x in own if not forms and get_close_matches(x, FORMS, n=1)]
+    if meant:
+        return found + [unknown_key(f"{key}.{x}", ("_target_", *FORMS, *beside)) for x in meant]
+    if forms in ([], ["_target_"]):
+        return found + mistakes_in(
+            own, f"{key}.", (kind_of("scheduler"),), SUPPLIED["scheduler"], plugins, beside
+        )
+    [form] = forms
+    found += [unknown_key(f"{key}.{x}", (form, *beside)) for x in own if x != form]
+    if not isinstance(own[form], Mapping | list) or not own[form]:
+        allowed = "schedules by name, or a list of schedules"
+        return [*found, Mistake(f"{key}.{form}", f"{shown(own[form])} is not allowed; allowed: {allowed}")]
+    *before_the_last, _ = parts = parts_of(own, key)
+    for at, part in parts.items():
+        if not isinstance(part, Mapping):
+            allowed = "a mapping with _target_, chain or sequence"
+            found.append(Mistake(at, f"{shown(part)} is not allowed; allowed: {allowed}"))
+            continue
+        found += mistakes_in_schedule(part, at, OF_A_STAGE if form == "sequence" else {}, plugins)
+        if form == "sequence" and at in before_the_last and part.get("length") is None:
+            allowed = describe(Steps)
+            found.append(
+                Mistake(f"{at}.length", f"missing; allowed: {allowed}; the last part may go without")
+            )
+    return found
+
+
 def form_of(node: Mapping[str, Any]) -> str | None:
     """Whether a node is a chain or a sequence; None if it is neither."""
     return next((x for x in FORMS if x in node), None)
@@ -97,10 +145,12 @@ def parts_of(node: Mapping[str, Any], key: str) -> dict[str, Any]:
     return {f"{key}.{form}[{i}]": part for i, part in enumerate(parts)}
 
 
-def plan(node: Mapping[str, Any], run: RunLength, plugins: Collection[str] = ()) -> Plan:
-    """What a checked `scheduler` comes to in a run of this length."""
-    own = {key: value for key, value in node.items() if key not in AT_THE_TOP}
-    return _plan(own, "scheduler", run, run.total, None, plugins)
+def plan(
+    node: Mapping[str, Any], run: RunLength, plugins: Collection[str] = (), key: str = "scheduler"
+) -> Plan:
+    """What a checked schedule, which stands at `key`, comes to in a run of this length."""
+    own = {name: value for name, value in node.items() if name not in AT_THE_TOP}
+    return _plan(own, key, run, run.total, None, plugins)
 
 
 def _plan(

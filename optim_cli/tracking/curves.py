@@ -10,6 +10,7 @@ from optim_cli.tracking.json_lines import read_lines
 from optim_cli.training.events import Metrics, Observer, Plan
 
 PANELS = ("loss", "accuracy", "lr")
+MOST_NAMES = 10
 Series = dict[str, tuple[list[int], list[float]]]  # metric name -> steps and values
 
 
@@ -47,13 +48,20 @@ class Curves(Observer):
 
 def _draw(axes: Any, panel: str, series: Series) -> None:
     for name, (steps, values) in series.items():
-        if name.rpartition("/")[2] == panel:
+        if _panel_of(name) == panel:
             marker = "." if len(steps) < 40 else None
             axes.plot(steps, values, label=name, marker=marker, linewidth=1.2)
     axes.set(xlabel="step", ylabel="learning rate" if panel == "lr" else panel)
     axes.grid(alpha=0.3)
-    if panel != "lr" and axes.lines:
+    # Rates of many layers would hide themselves behind their names.
+    if 1 <= len(axes.lines) <= MOST_NAMES and (panel != "lr" or len(axes.lines) > 1):
         axes.legend()
+
+
+def _panel_of(name: str) -> str:
+    """The panel of a metric: `lr/head` is in that of lr, `val/loss` in that of loss."""
+    first, _, last = name.partition("/")
+    return first if first == "lr" else last
 
 
 def _series(path: Path) -> Series:
@@ -61,7 +69,7 @@ def _series(path: Path) -> Series:
     series: Series = {}
     for line in read_lines(path):
         for name in [x for x in line if x not in ("event", "step", "epoch")]:
-            if (line["event"] == "measured") == (name in ("train/loss", "lr")):
+            if (line["event"] == "measured") == (name == "train/loss" or _panel_of(name) == "lr"):
                 steps, values = series.setdefault(name, ([], []))
                 steps.append(line["step"])
                 values.append(nan if line[name] is None else line[name])

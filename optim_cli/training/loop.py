@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from optim_cli.datasets.dataset import Dataset, Split
+from optim_cli.optim.param_groups import Group
 from optim_cli.training.around_step import AroundStep
 from optim_cli.training.averaging import Average
 from optim_cli.training.checkpoint import Checkpoints, Damaged, read_checkpoint
@@ -22,9 +23,11 @@ from optim_cli.training.evaluation import MODEL, evaluate, merit, prefix_of
 from optim_cli.training.events import Metrics, Observer
 from optim_cli.training.meter import EpochMeter
 from optim_cli.training.randomness import random_state, set_random_state, undisturbed
+from optim_cli.training.rates import rates_of
 from optim_cli.training.scheduling import Pace
 from optim_cli.training.step import step_of
 from optim_cli.training.stop import Stopped, StopRequest, listening
+from optim_cli.training.unfreezing import Unfreezing
 
 # Attributes of a training that a checkpoint holds as they are.
 POSITION = ("step", "epoch", "latest", "evaluated", "best", "best_step", "best_weights")
@@ -92,10 +95,12 @@ class Training:
         checkpoints: None writes none.
         stop: whether to stop before the end.
         pace: when the scheduler goes on.
+        groups: how the parameters are dealt out; empty where all are trained alike.
         step, epoch: steps done, and the epoch of the last one; both count from 1.
         latest, evaluated: training and validation metrics of the last evaluation, and its step.
         best, best_step, best_weights: those of the best one, and which weights were the best then.
         around: what is done around the optimizer's steps.
+        unfreezing: what of the parameters is not trained yet.
         epoch_meter: training metrics of `epoch`.
         unfinished: states of the averages from before they were finished, for a longer run to go on from;
             None before the last step.
@@ -113,6 +118,7 @@ class Training:
     checkpoints: Checkpoints | None = None
     stop: StopRequest = field(default_factory=StopRequest)
     pace: Pace = field(default_factory=Pace)
+    groups: Sequence[Group] = ()
     step: int = 0
     epoch: int = 0
     latest: Metrics = field(default_factory=dict)
@@ -121,6 +127,7 @@ class Training:
     best_step: int = 0
     best_weights: str = MODEL
     around: AroundStep = field(init=False)
+    unfreezing: Unfreezing = field(init=False)
     epoch_meter: EpochMeter = field(init=False)
     unfinished: dict[str, Any] | None = None
     started: float = field(default_factory=perf_counter)
@@ -128,6 +135,7 @@ class Training:
     def __post_init__(self) -> None:
         limits = self.trainer.clip_norm, self.trainer.clip_value
         self.around = AroundStep(self.model, self.optimizer, self.averages.values(), *limits)
+        self.unfreezing = Unfreezing(self.groups)
         self.epoch_meter = EpochMeter(self.device, self._tell)
 
     def fit(self) -> Results:
@@ -186,13 +194,13 @@ class Training:
         take_step = step_of(optimizer)
         model.train()
         for inputs, targets in self._batches(first, total):
+            self.unfreezing.before_step(self.step + 1)
             around.before_step(self.step + 1)
             loss, logits = take_step(model, optimizer, around, inputs, targets)
             meter.update(loss, logits, targets)
             self.step += 1
             if self.step % self.trainer.measure_every == 0:
-                rate = float(optimizer.param_groups[0]["lr"])
-                self.epoch_meter.measure(self.step, rate, around.grad_norm)
+                self.epoch_meter.measure(self.step, rates_of(optimizer), around.grad_norm)
             if self.scheduler is not None:
                 self.pace.after_step(self.scheduler, self.step, steps_per_epoch)
             self.observer.stepped(self.step, self.epoch)

@@ -114,19 +114,19 @@ class EpochMeter:
         *measured, rest = sums or [(0, 0.0, 0.0)]
         self.meter = Meter(device, rest)
         self._tell = tell
-        self._pending: list[tuple[int, float, Reading]] = []
+        self._pending: list[tuple[int, Metrics, Reading]] = []
         self._measured = [Meter(torch.device("cpu"), x).read() for x in measured]
 
-    def measure(self, step: int, rate: float, grad_norm: Tensor | None = None) -> None:
+    def measure(self, step: int, rates: Metrics, grad_norm: Tensor | None = None) -> None:
         """Read the meter for the steps up to `step`; tell what has arrived from the device by now.
 
         Args:
             step: the last one.
-            rate, grad_norm: the learning rate in it, and the norm of its gradients, if one is measured.
+            rates, grad_norm: the learning rates in it, and the norm of its gradients, if one is measured.
         """
         reading = self.meter.take(grad_norm)
         self._measured.append(reading)
-        self._pending.append((step, rate, reading))
+        self._pending.append((step, rates, reading))
         while self._pending and self._pending[0][2].ready():
             self._tell_next()
 
@@ -145,5 +145,5 @@ class EpochMeter:
         return [x.sums() for x in (*self._measured, self.meter.read())]
 
     def _tell_next(self) -> None:
-        step, rate, reading = self._pending.pop(0)
-        self._tell(step, reading.metrics("train") | {"lr": rate})
+        step, rates, reading = self._pending.pop(0)
+        self._tell(step, reading.metrics("train") | rates)

@@ -41,13 +41,13 @@ WRONG: list[tuple[list[str], list[tuple[str, ...]]]] = [
     (["lr=1"], [("lr: unknown key; did you mean optimizer.lr?",)]),
     (["a.b.c=3"], [("a.b.c: unknown key",)]),
     (["+a.b.c=3"], [("a: unknown key", "[command line: +a.b.c=3]")]),
-    (["+model.x=3"], [("model.x: unknown key (known: hidden, activation, dropout, bias)",)]),
+    (["+model.x=3"], [("model.x: unknown key (known: hidden, activation, dropout, bias, structure)",)]),
     (
         ["model.zzz=3"],
         [
             (
                 "model.zzz: unknown key",
-                "unknown key (known: hidden, activation, dropout, bias); +model.zzz=3 adds a key",
+                "unknown key (known: hidden, activation, dropout, bias, structure); +model.zzz=3 adds a key",
             )
         ],
     ),

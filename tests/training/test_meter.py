@@ -94,7 +94,7 @@ def test_an_epoch_in_two_parts(seed: int) -> None:
         for step in range(first, last):
             meter.meter.update(cross_entropy(batches[step], targets), batches[step], targets)
             if step % 6 == 5:
-                meter.measure(step, 0.5)
+                meter.measure(step, {"lr": 0.5})
 
     told: list[tuple[int, dict[str, float]]] = []
     whole = EpochMeter(CPU, lambda step, metrics: told.append((step, metrics)))

@@ -1,0 +1,32 @@
+"""Parameters that are trained only from some step of a run on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from optim_cli.optim.param_groups import Group
+
+
+class Unfreezing:
+    """Lets parameters need gradients when their time has come; it is a function of the step alone.
+
+    Until then they have no gradient, so that an optimizer leaves them, and what it keeps of them, alone.
+
+    Args:
+        groups: parameter groups; those with a setting `unfreeze_at` are trained after so many steps.
+    """
+
+    def __init__(self, groups: Iterable[Group]) -> None:
+        self._waiting = [
+            (group.settings["unfreeze_at"], [*group.parameters.values()])
+            for group in groups
+            if "unfreeze_at" in group.settings
+        ]
+
+    def before_step(self, step: int) -> None:
+        """Get ready for a step; they count from 1."""
+        for frozen_steps, parameters in self._waiting:
+            trained = step > frozen_steps
+            if parameters[0].requires_grad != trained:
+                for parameter in parameters:
+                    parameter.requires_grad_(trained)
