@@ -187,7 +187,7 @@ def _optimizer(values: Mapping[str, Any], made: Mapping[str, Any]) -> torch.opti
     model, groups = made["model"], made["groups"]
     optimizer: torch.optim.Optimizer
     if groups:
-        with _refusing_groups(), _refusing("optimizer", plugins):
+        with _refusing("optimizer", plugins), _refusing_groups():
             optimizer = make_optimizer(groups, _algorithm(node, plugins, "optimizer"))
     else:
         optimizer = _make("optimizer", node, plugins, params=model.named_parameters())

@@ -18,7 +18,7 @@ WRONG: list[tuple[list[str], list[tuple[str, ...]]]] = [
         [("model: 'cnnn' is no choice; did you mean cnn? (choices: bag_of_words, cnn, logistic,",)],
     ),
     (["recipe=digits/sgd"], [("recipe: 'digits/sgd' is no choice; did you mean digits/sgd_cosine?",)]),
-    (["recipe=digits"], [("recipe: 'digits' is no choice", "digits/adamw_onecycle, digits/sgd_cosine")]),
+    (["recipe=digits"], [("recipe: 'digits' is no choice", "digits/adamw_onecycle, digits/muon_adamw")]),
     (["model=null"], [("model: null is no choice",)]),
     (["model="], [("model: '' is no choice",)]),
     (["model=3"], [("model: 3 is no choice",)]),
