@@ -35,6 +35,7 @@ from optim_cli.config.resolve import plain
 from optim_cli.config.schedules import Plan, plan
 from optim_cli.config.targets import (
     functions,
+    given_to,
     hints_of,
     kind_of,
     locate,
@@ -42,7 +43,7 @@ from optim_cli.config.targets import (
     plugins_of,
     takes_function,
 )
-from optim_cli.config.values import SUPPLIED, given_to
+from optim_cli.config.values import SUPPLIED
 from optim_cli.datasets.dataset import Dataset
 from optim_cli.errors import ConfigError, user_frames
 from optim_cli.optim.lr_scheduler.groupwise import GroupwiseLR, SomeGroups
@@ -186,7 +187,7 @@ def _optimizer(values: Mapping[str, Any], made: Mapping[str, Any]) -> torch.opti
     model, groups = made["model"], made["groups"]
     optimizer: torch.optim.Optimizer
     if groups:
-        with _refusing_groups(), _refusing("optimizer", plugins):
+        with _refusing("optimizer", plugins), _refusing_groups():
             optimizer = make_optimizer(groups, _algorithm(node, plugins, "optimizer"))
     else:
         optimizer = _make("optimizer", node, plugins, params=model.named_parameters())
@@ -214,9 +215,12 @@ def planned(values: Mapping[str, Any], steps: int, steps_per_epoch: int) -> dict
         steps, steps_per_epoch: of the optimizer, in the run and in an epoch.
     """
     run = RunLength(steps, steps_per_epoch, _pace(values).interval)
-    own = {name: (key_of(name, "scheduler"), node) for name, node in schedules_of(values).items()}
-    nodes: dict[str | None, tuple[str, Mapping[str, Any]]] = {None: ("scheduler", values["scheduler"]), **own}
-    return {name: plan(node, run, plugins_of(values), key) for name, (key, node) in nodes.items() if node}
+    nodes: dict[str | None, Any] = {None: values["scheduler"]}
+    keys: dict[str | None, str] = {None: "scheduler"}
+    for name, node in schedules_of(values).items():
+        nodes[name], keys[name] = node, key_of(name, "scheduler")
+    plugins = plugins_of(values)
+    return {name: plan(node, run, plugins, keys[name]) for name, node in nodes.items() if node}
 
 
 def averages_in_steps(

@@ -79,6 +79,9 @@ def _parsed(parser: ArgumentParser) -> Namespace:
         metavar="FILE",
         help="Draw what the schedule sets over the run, without running; in FILE (.png, .svg, .pdf) too",
     )
+    parser.add_argument(
+        "--groups", action="store_true", help="Print every parameter with its group, without running"
+    )
     for action in parser._actions:
         if action.dest == "version":
             action.version = f"optim-run {__version__}, {action.version}"  # type: ignore[attr-defined]
@@ -115,25 +118,29 @@ def _hydra(parser: ArgumentParser, arguments: Namespace) -> None:
     arguments.config_path, arguments.config_name = str(main), arguments.config_name or "config"
     register([main, *(Path(x).resolve() for x in [arguments.config_dir] if x)])
     where = search_path(main, arguments.config_dir)
-    if arguments.schedule is not None and not (arguments.help or arguments.hydra_help):
-        _draw(arguments, where)
+    helps = arguments.help or arguments.hydra_help
+    if (arguments.schedule is not None or arguments.groups) and not helps:
+        _preview(arguments, where)
         return
-    only_tells = arguments.help or arguments.hydra_help or arguments.shell_completion or arguments.info
+    only_tells = helps or arguments.shell_completion or arguments.info
     if only_tells and (arguments.shell_completion or not arguments.overrides):
         _give_to_hydra(parser, arguments)
     else:
         _checked(parser, arguments, where, run=not only_tells and arguments.cfg is None)
 
 
-def _draw(arguments: Namespace, where: ConfigSearchPath) -> None:
-    """Draw a schedule, or tell what is wrong."""
+def _preview(arguments: Namespace, where: ConfigSearchPath) -> None:
+    """Draw a schedule, print parameter groups, or tell what is wrong."""
     from rich.console import Console
 
     from optim_cli.config.experiment import Experiment
     from optim_cli.preview.command import draw
+    from optim_cli.preview.groups import print_groups
 
     experiment = Experiment(where, arguments.config_name, arguments.overrides, arguments.multirun)
-    mistakes = draw(experiment, arguments.schedule, Console())
+    mistakes = print_groups(experiment, Console()) if arguments.groups else []
+    if arguments.schedule is not None and not mistakes:
+        mistakes = draw(experiment, arguments.schedule, Console())
     if mistakes:
         _refuse(map(str, mistakes))
 

@@ -32,11 +32,10 @@ def mistakes_of(job: Job) -> list[Mistake]:
         return found
     # Of what could not be read or resolved, nothing more can be said.
     known = {x.key for x in found}
-    unread = job.composed.unread
     found += [
-        x for x in mistakes(job.values) if x.key.partition(".")[0] not in unread and not _told(x.key, known)
+        x for x in mistakes(job.values) if not job.composed.is_unread(x.key) and not _told(x.key, known)
     ]
-    wrong = unread | {x.key.partition(".")[0] for x in found}
+    wrong = {x.partition(".")[0] for x in (*job.composed.unread, *(x.key for x in found))}
     return found + refusals(job.values, wrong) + _device(job.values, wrong)
 
 

@@ -15,6 +15,7 @@ from optim_cli.assemble import assemble
 from optim_cli.config.saved import command as command_for
 from optim_cli.environment import describe, device_name, differences
 from optim_cli.errors import ConfigError
+from optim_cli.group_table import group_rows
 from optim_cli.resume import take_up
 from optim_cli.run_folder import RunFolder
 from optim_cli.tracking.curves import Curves
@@ -25,6 +26,7 @@ from optim_cli.training.events import Observers, Plan
 from optim_cli.training.loop import Results, Training
 from optim_cli.training.progress import PatientConsole, show
 from optim_cli.training.randomness import seed_generators
+from optim_cli.training.rates import configured, own_group
 from optim_cli.training.scheduling import in_words
 from optim_cli.training.stop import Stopped
 
@@ -74,7 +76,7 @@ def run(
             shown, MetricsFile(metrics, resumed=resume), Curves(directory / "curves.png", metrics)
         )
         try:
-            training.observer.started(plan(training, choices))
+            training.observer.started(plan(training, values, choices))
             results = training.fit()
         except Stopped as stopped:
             training.observer.close()
@@ -130,10 +132,11 @@ def say_how_to_resume(stopped: Stopped, directory: Path, plugins: Sequence[str],
     console.print(f"  {command}", highlight=False, markup=False, soft_wrap=True)
 
 
-def plan(training: Training, choices: Mapping[str, str | None]) -> Plan:
+def plan(training: Training, values: Mapping[str, Any], choices: Mapping[str, str | None]) -> Plan:
     """What the header shows."""
-    group = training.optimizer.param_groups[0]
-    name = type(training.optimizer).__name__
+    optimizer = training.optimizer
+    algorithms = dict.fromkeys(type(x).__name__ for x in getattr(optimizer, "optimizers", (optimizer,)))
+    rate = configured(own_group(optimizer), "lr")
     scheduler, averages = training.scheduler, training.averages.values()
     steps = training.total_steps
     return Plan(
@@ -142,13 +145,14 @@ def plan(training: Training, choices: Mapping[str, str | None]) -> Plan:
         parameters=sum(p.numel() for p in training.model.parameters()),
         dataset=str(choices["dataset"]),
         synthetic=training.dataset.synthetic,
-        optimizer=f"{name}, lr {group.get('max_lr', group.get('initial_lr', group['lr'])):g}",
+        optimizer=f"{' and '.join(algorithms)}, lr {rate:g}",
         schedule="constant learning rate" if scheduler is None else in_words(scheduler),
         averaging=" and ".join(type(x).__name__ for x in averages) or "none",
         epochs=-(-steps // training.steps_per_epoch),
         steps=steps,
         batch_size=training.dataset.batch_size,
         start=training.step,
+        groups=group_rows(training, values),
     )
 
 

@@ -11,8 +11,8 @@ from optim_cli.config.describe import PACKAGE
 from optim_cli.config.groups import mistakes_in_groups, mistakes_in_structure
 from optim_cli.config.mistakes import Mistake
 from optim_cli.config.schedules import AT_THE_TOP, mistakes_in_schedule
-from optim_cli.config.targets import is_there, kind_of, plugins_of
-from optim_cli.config.values import ABOUT, SUPPLIED, given_to, mistakes_in, shown, unlike
+from optim_cli.config.targets import ABOUT, given_to, is_there, kind_of, plugins_of
+from optim_cli.config.values import SUPPLIED, mistakes_in, shown, unlike
 
 MAY_BE_NONE = ("scheduler", "averaging")
 VALUES: dict[str, Any] = {

@@ -20,7 +20,7 @@ from hydra.version import setbase
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from optim_cli.config.files import DEEPEST, Files, choices_in, depth, shown
+from optim_cli.config.files import DEEPEST, NESTED, Files, choices_in, depth, group_of, shown
 from optim_cli.config.mistakes import Mistake, first_lines, unknown_choice, unknown_key
 from optim_cli.config.origins import Origins, path_of
 from optim_cli.config.resolve import below
@@ -41,7 +41,7 @@ class Composed:
     Attributes:
         config: unresolved, with Hydra's own node; None where nothing could be composed.
         choices: config group -> choice.
-        unread: groups whose choice is wrong: nothing can be said of the keys in them.
+        unread: keys of groups whose choice is wrong: nothing can be said of what is in them.
         chosen: groups whose choice is from the command line -> how it stands there.
     """
 
@@ -51,6 +51,10 @@ class Composed:
     mistakes: list[Mistake] = field(default_factory=list)
     unread: set[str] = field(default_factory=set)
     chosen: dict[str, str] = field(default_factory=dict)
+
+    def is_unread(self, key: str) -> bool:
+        """Whether a key is in a group whose choice is wrong."""
+        return any(key == x or key.startswith(f"{x}.") for x in self.unread)
 
     def copy(self) -> Composed:
         """One that other values can be laid over."""
@@ -166,7 +170,7 @@ class Composer:
                 composed.origins.add_file(file, default.package or "")
         if any(x.key == "plugins" for x in refused):
             config.plugins = []  # what names them must not even be imported
-        composed.unread |= {x.partition("/")[0] for x in files.empty}
+        composed.unread |= {_key_of(group_of(x)) for x in files.empty}
         return composed
 
     def apply(
@@ -193,7 +197,7 @@ class Composer:
     def _set(self, composed: Composed, override: Override, origin: str) -> None:
         config, key = composed.config, override.key_or_group
         assert config is not None
-        if key.partition(".")[0] in composed.unread:
+        if composed.is_unread(key):
             return
         # Before Hydra tries, as it may have replaced what is around a key when it finds that there is none.
         adds = override.is_add() or override.is_force_add()
@@ -230,7 +234,8 @@ class Composer:
                 if path in files.empty:
                     composed.mistakes.append(Mistake(self._name, first_lines(error)))
                     return None
-                group, _, choice = path.partition("/")
+                group = group_of(path)
+                choice = path.removeprefix(f"{group}/")
                 mistake = unknown_choice(group, choice, files.choices(group))
                 origin = _who_chose(group, choice, files)
                 composed.mistakes.append(Mistake(group, mistake.what, origin))
@@ -269,14 +274,19 @@ def _is_right_choice(override: Override, files: Files, composed: Composed) -> bo
     group, value = override.key_or_group, override.value()
     if override.is_delete():
         return True
-    chosen = value if isinstance(value, list) and value else [value]
+    chosen = value if isinstance(value, list) and (value or group == NESTED) else [value]
     choices = files.choices(group)
     wrong = [x for x in chosen if x not in choices]
     for choice in wrong:
         what = unknown_choice(group, choice, choices).what
         composed.mistakes.append(Mistake(group, what, f"command line: {override.input_line}"))
-        composed.unread.add(group)
+        composed.unread.add(_key_of(group))
     return not wrong
+
+
+def _key_of(group: str) -> str:
+    """Where in a config the values of a group are."""
+    return group.replace("/", ".")
 
 
 def _who_chose(group: str, choice: str, files: Files) -> str:
@@ -324,7 +334,9 @@ def _unknown(config: DictConfig, key: str) -> Mistake:
         node, done = entry, [*done, name]
     known = [str(x) for x in node if x != "_target_" and (done or x != "hydra")]
     at = ".".join([*done, names[len(done)]])
-    return unknown_key(at, known, _keys(config))
+    # An entry of parameter groups may set what no file names yet.
+    elsewhere = () if done[:2] == ["optimizer", "param_groups"] else _keys(config)
+    return unknown_key(at, known, elsewhere)
 
 
 def _keys(config: DictConfig) -> list[str]:

@@ -13,8 +13,8 @@ from optim_cli.config.durations import is_counted
 from optim_cli.config.mistakes import Mistake
 from optim_cli.config.schedules import Plan, Single
 from optim_cli.config.targets import hints_of
+from optim_cli.optim.lr_scheduler import place
 from optim_cli.optim.lr_scheduler.onecycle import OneCycleLR
-from optim_cli.optim.lr_scheduler.place import schedulable
 from optim_cli.optim.lr_scheduler.swa import SWALR
 from optim_cli.training.scheduling import Pace, takes_metric
 
@@ -145,14 +145,14 @@ def _set_outright(plan: Plan) -> set[str]:
 
 
 def _unknown_hyperparameters(plan: Plan, optimizer: Optimizer) -> Iterator[Mistake]:
-    known = dict.fromkeys(x for group in optimizer.param_groups for x in schedulable(group))
+    known = place.known(optimizer)
+    whose = type(getattr(optimizer, "whole", optimizer)).__name__
     for key, single in plan.singles():
         name = single.hyperparameter
         if name not in known and "hyperparameter" in _parameters(single):
             yield Mistake(
                 f"{key}.hyperparameter",
-                f"{name!r} is none of {type(optimizer).__name__}'s{_nearest(name, known)} (it has "
-                f"{', '.join(known)})",
+                f"{name!r} is none of {whose}'s{_nearest(name, known)} (it has {', '.join(known)})",
             )
 
 

@@ -18,10 +18,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from optim_cli.config.compose import Composed, Composer, is_choice, parse
+from optim_cli.config.files import NESTED
 from optim_cli.config.mistakes import Mistake
 from optim_cli.config.resolve import plain, source, tell_hydra
 from optim_cli.config.saved import Saved, differences, literal, quoted, read
-from optim_cli.config.targets import KINDS, plugins_of
+from optim_cli.config.targets import ABOUT, KINDS, plugins_of
 from optim_cli.config.trust import hydra_calls, written_out
 
 # Set anew by each command line, whatever an earlier run had.
@@ -51,7 +52,7 @@ class Job:
         found = []
         for mistake in mistakes:
             key = self.source_of(mistake.key)
-            if key != mistake.key and (key in keys or key.partition(".")[0] in self.composed.unread):
+            if key != mistake.key and (key in keys or self.composed.is_unread(key)):
                 continue
             origin = mistake.origin or self.origin_of(key)
             by = f", by {key}" if key != mistake.key and not mistake.origin else ""
@@ -277,10 +278,17 @@ class Experiment:
         if composed.config is None:
             return composed
         kept = (*OF_THE_COMMAND, *(x.key_or_group for x in groups))
+        chosen = OmegaConf.select(composed.config, "optimizer.param_groups")
         with open_dict(composed.config):
             for name, value in saved.values.items():
                 if name not in kept:
                     composed.config[name] = literal(value)
+            optimizer, earlier = composed.config.optimizer, saved.values["optimizer"]
+            # Groups neither come nor go with the optimizer that they are beside.
+            if NESTED in kept and isinstance(optimizer, DictConfig):
+                optimizer.param_groups = chosen or {}
+            elif "optimizer" in kept and isinstance(earlier, dict):
+                optimizer.update(literal({x: earlier[x] for x in ABOUT["optimizer"] if x in earlier}))
         OmegaConf.set_struct(composed.config, True)
         composed.origins.add_file(saved.folder / "config.yaml", "", without=kept)
         return composed

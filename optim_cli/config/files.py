@@ -26,6 +26,8 @@ from optim_cli.paths import folder
 # What people write is far below; what is beyond is made to hang the program.
 DEEPEST, LONGEST, MOST_NODES = 32, 200_000, 10_000
 MOST_LOOKS = 400  # for files, to put one config together; the default config takes 60
+# A group in the folder of another one, whose choices are not the other's; it takes several at once, or none.
+NESTED = "optimizer/param_groups"
 
 
 class Files(ConfigRepository):
@@ -118,8 +120,14 @@ class Files(ConfigRepository):
         if not stays_inside(group):
             return []
         folders = self.get_group_options(group, ObjectType.GROUP) if group.count("/") < 4 else []
+        folders = [name for name in folders if f"{group}/{name}" != NESTED]
         below = [f"{name}/{choice}" for name in folders for choice in self.choices(f"{group}/{name}")]
         return list(dict.fromkeys([*self.get_group_options(group, ObjectType.CONFIG), *below]))
+
+
+def group_of(config_path: str) -> str:
+    """The group that a path in the repository (group/choice) is of."""
+    return NESTED if config_path.startswith(f"{NESTED}/") else config_path.partition("/")[0]
 
 
 def stays_inside(config_path: str) -> bool:
@@ -201,12 +209,13 @@ def choices_in(file: Path) -> list[tuple[str, str, int]]:
     root = _tree(file)
     entries = [value for key, value in root.value if key.value == "defaults"] if root is not None else []
     return [
-        (key.value.split(" ")[-1].partition("@")[0].lstrip("/"), str(value.value), key.start_mark.line + 1)
+        (key.value.split(" ")[-1].partition("@")[0].lstrip("/"), str(choice.value), key.start_mark.line + 1)
         for sequence in entries
         if isinstance(sequence, yaml.SequenceNode)
         for entry in sequence.value
         if isinstance(entry, yaml.MappingNode)
         for key, value in entry.value
+        for choice in (value.value if isinstance(value, yaml.SequenceNode) else [value])
     ]
 
 

@@ -10,8 +10,8 @@ from torch import nn
 from optim_cli.config.durations import RunLength
 from optim_cli.config.mistakes import Mistake
 from optim_cli.config.schedules import AT_THE_TOP, mistakes_in_schedule
-from optim_cli.config.targets import kind_of
-from optim_cli.config.values import SUPPLIED, given_to, mistakes_in, shown, unlike
+from optim_cli.config.targets import given_to, kind_of
+from optim_cli.config.values import SUPPLIED, mistakes_in, shown, unlike
 from optim_cli.optim.lr_scheduler.schedule import Steps
 from optim_cli.optim.param_groups import BESIDE, TAKING, Group, Structure, mistakes, wrong_structure
 from optim_cli.optim.param_groups.conditions import REGEX, fits, kinds_in, listed
@@ -57,8 +57,9 @@ def pace_of(config: Mapping[str, Any]) -> dict[str, Any]:
 
     The run's scheduler says it before those of entries; its interval, where it leaves that out, is the step.
     """
-    own = config.get("scheduler") or {}
-    nodes = [{"interval": "step"} | own if own else {}, *schedules_of(config).values()]
+    own = config.get("scheduler")
+    first = {"interval": "step", **own} if own and isinstance(own, Mapping) else {}
+    nodes = [first, *schedules_of(config).values()]
     return {
         key: given[0] for key in AT_THE_TOP if (given := [x[key] for x in nodes if x.get(key) is not None])
     }

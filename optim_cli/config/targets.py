@@ -24,12 +24,20 @@ KINDS = {
     "trainer": ("optim_cli.training.loop", "Trainer"),
 }
 
+# Keys of a group that are about what it makes, and are not given to its constructor.
+ABOUT = {"model": ("structure",), "optimizer": ("param_groups", "strict")}
+
 
 def plugins_of(config: Mapping[str, Any]) -> list[str]:
     """The packages that a config allows to be called; none where `plugins` is wrong."""
     plugins = config.get("plugins") or []
     right = isinstance(plugins, list) and all(isinstance(x, str) and x.isidentifier() for x in plugins)
     return plugins if right else []
+
+
+def given_to(group: str, node: Mapping[str, Any]) -> dict[str, Any]:
+    """A group's node as what it names gets it."""
+    return {key: value for key, value in node.items() if key not in ABOUT.get(group, ())}
 
 
 def is_there(plugin: str) -> bool:

@@ -28,15 +28,8 @@ SUPPLIED = {
     "averaging": ("model",),
     "trainer": (),
 }
-# Keys of a group that are about what it makes, and are not given to its constructor.
-ABOUT = {"model": ("structure",), "optimizer": ("param_groups", "strict")}
 # What torchvision's constructors take on top of their signature: an older name of `weights`.
 FETCHING = ("pretrained",)
-
-
-def given_to(group: str, node: Mapping[str, Any]) -> dict[str, Any]:
-    """A group's node as what it names gets it."""
-    return {key: value for key, value in node.items() if key not in ABOUT.get(group, ())}
 
 
 def mistakes_in(

@@ -8,6 +8,27 @@ Metrics = dict[str, float]
 
 
 @dataclass(frozen=True)
+class GroupRow:
+    """A parameter group for people to read.
+
+    Attributes:
+        takes: what its parameters have in common, in words.
+        tensors, parameters: how many they are, and how many numbers are in them.
+        values: what differs from the optimizer's own, in words; empty where nothing does.
+    """
+
+    name: str
+    takes: str
+    tensors: int
+    parameters: int
+    values: str
+
+    def __str__(self) -> str:
+        counts = f"{self.tensors} tensor{'s' * (self.tensors != 1)}, {self.parameters:,} parameters"
+        return "; ".join(filter(None, (f"{self.name}: {self.takes}", counts, self.values)))
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a run is about to do, known before its first step; `start` steps are done already."""
 
@@ -23,6 +44,7 @@ class Plan:
     steps: int
     batch_size: int
     start: int = 0
+    groups: tuple[GroupRow, ...] = ()
 
 
 class Observer:

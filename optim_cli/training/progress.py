@@ -9,6 +9,7 @@ from time import perf_counter
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from optim_cli.training.events import Metrics, Observer, Plan
 
@@ -43,6 +44,8 @@ class PlainDisplay(Observer):
         self.plan = plan
         for name, value in _header(plan):
             self._line(f"{name}: {value}")
+        for group in plan.groups:
+            self._line(f"group {group}")
         if plan.start:
             self._line(f"resumed from step {plan.start}")
 
@@ -94,6 +97,8 @@ class LiveDisplay(Observer):
         for name, value in _header(plan):
             table.add_row(name, value)
         self.console.print(table)
+        if plan.groups:
+            self.console.print(_group_table(plan))
         if plan.start:
             self.noted(f"resumed from step {plan.start}")
         self.task = self.progress.add_task(
@@ -117,7 +122,9 @@ class LiveDisplay(Observer):
 
     def measured(self, step: int, epoch: int, metrics: Metrics) -> None:
         """Shown at the next redraw."""
-        text = "  ".join(f"{name.removeprefix('train/')} {_number(x)}" for name, x in metrics.items())
+        # The rates of groups would fill the line.
+        shown = {name.removeprefix("train/"): x for name, x in metrics.items() if not name.startswith("lr/")}
+        text = "  ".join(f"{name} {_number(x)}" for name, x in shown.items())
         self.progress.update(self.task, measured=text)
 
     def evaluated(self, step: int, epoch: int, metrics: Metrics) -> None:
@@ -154,6 +161,16 @@ def _header(plan: Plan) -> list[tuple[str, str]]:
         ("schedule", plan.schedule + averaging),
         ("length", f"{plan.epochs} epochs, {plan.steps:,} steps of {plan.batch_size} samples"),
     ]
+
+
+def _group_table(plan: Plan) -> Table:
+    table = Table("group", "takes", "values", title="Parameter groups", title_justify="left")
+    for name in ("tensors", "parameters"):
+        table.add_column(name, justify="right")
+    for row in plan.groups:
+        counts = str(row.tensors), f"{row.parameters:,}"
+        table.add_row(*map(Text, (row.name, row.takes, row.values, *counts)))
+    return table
 
 
 def _number(value: float) -> str:

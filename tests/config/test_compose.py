@@ -18,7 +18,7 @@ WRONG: list[tuple[list[str], list[tuple[str, ...]]]] = [
         [("model: 'cnnn' is no choice; did you mean cnn? (choices: bag_of_words, cnn, logistic,",)],
     ),
     (["recipe=digits/sgd"], [("recipe: 'digits/sgd' is no choice; did you mean digits/sgd_cosine?",)]),
-    (["recipe=digits"], [("recipe: 'digits' is no choice", "digits/adamw_onecycle, digits/sgd_cosine")]),
+    (["recipe=digits"], [("recipe: 'digits' is no choice", "digits/adamw_onecycle, digits/muon_adamw")]),
     (["model=null"], [("model: null is no choice",)]),
     (["model="], [("model: '' is no choice",)]),
     (["model=3"], [("model: 3 is no choice",)]),
@@ -41,13 +41,13 @@ WRONG: list[tuple[list[str], list[tuple[str, ...]]]] = [
     (["lr=1"], [("lr: unknown key; did you mean optimizer.lr?",)]),
     (["a.b.c=3"], [("a.b.c: unknown key",)]),
     (["+a.b.c=3"], [("a: unknown key", "[command line: +a.b.c=3]")]),
-    (["+model.x=3"], [("model.x: unknown key (known: hidden, activation, dropout, bias)",)]),
+    (["+model.x=3"], [("model.x: unknown key (known: hidden, activation, dropout, bias, structure)",)]),
     (
         ["model.zzz=3"],
         [
             (
                 "model.zzz: unknown key",
-                "unknown key (known: hidden, activation, dropout, bias); +model.zzz=3 adds a key",
+                "unknown key (known: hidden, activation, dropout, bias, structure); +model.zzz=3 adds a key",
             )
         ],
     ),

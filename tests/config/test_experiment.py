@@ -99,7 +99,7 @@ def test_a_single_run_is_one_job() -> None:
         (["seed=interval(0,1)"], ["hydra.sweeper: BasicSweeper does not support"]),
         (["hydra.run.dir=a,b"], ["hydra.run.dir: several values; Hydra's own keys take one"]),
         (["model=cnn,nope"], ["model: 'nope' is no choice"]),
-        (["model=mlp,cnn", "model.hidden=[3]"], ["model.hidden: unknown key (known: widths)"]),
+        (["model=mlp,cnn", "model.hidden=[3]"], ["model.hidden: unknown key (known: widths, structure)"]),
         (["seed=1,-2", "optimizer.lr=1,x"], ["optimizer.lr: 'x' is not", "seed: -2 is not allowed"]),
         (["+x=1,2"], ["x: unknown key", "x: unknown key"]),
         (["hydra.sweeper.params={seed: '1,-2'}"], ["hydra.sweeper.params: "]),

@@ -57,7 +57,7 @@ def test_changes_of_a_rerun(tmp_path: Path, values: dict[str, Any]) -> None:
     assert again["model"] == {**values["model"], "hidden": [3]}
     assert again["averaging"]["decay"] == 0.99
     jobs = values_of(f"rerun={folder}", "seed=1,2", "model=mlp,logistic", several=True)
-    assert [(x["seed"], len(x["model"])) for x in jobs] == [(1, 5), (1, 1), (2, 5), (2, 1)]
+    assert [(x["seed"], len(x["model"])) for x in jobs] == [(1, 6), (1, 2), (2, 6), (2, 2)]
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ class GroupwiseLR(ChainedScheduler):
         return {**joined}
 
     def _may_adopt(self, own: Optimizer, optimizer: Optimizer) -> bool:
-        return getattr(own, "whole", own) is optimizer
+        return (own.whole if isinstance(own, SomeGroups) else own) is optimizer
 
     def _indices(self, part: Part) -> Sequence[int]:
         """The groups of a part."""

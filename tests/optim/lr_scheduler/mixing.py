@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from optim_cli import optim
 from optim_cli.optim import lr_scheduler
@@ -78,11 +78,14 @@ def drawn(
     return Drawn(name, options)
 
 
-def optimizer_of(kinds: Sequence[str], rates: Sequence[float]) -> Any:
-    """An optimizer of a group for each of the algorithms, in order; of several where there are several."""
+def optimizer_of(kinds: Sequence[str], rates: Sequence[float | Tensor]) -> Any:
+    """An optimizer of a group for each of the algorithms, in order; of several where there are several.
+
+    Rates that are tensors are copied.
+    """
     made = []
     for kind, rate in zip(kinds, rates, strict=True):
-        group = {"params": [nn.Parameter(torch.ones(1, 1))], "lr": rate, SPARE: 1.0}
+        group = {"params": [nn.Parameter(torch.ones(1, 1))], "lr": place.copied(rate), SPARE: 1.0}
         made.append(getattr(optim, kind)([group], **({"momentum": 0.7} if kind == "SGD" else {})))
     return made[0] if len(made) == 1 else optim.MultiOptimizer(made)
 

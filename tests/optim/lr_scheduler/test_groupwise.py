@@ -28,7 +28,8 @@ class Split:
 
     def __init__(self, g: random.Random, among: Sequence[str] = tuple(SIMPLE)) -> None:
         self.kinds = [g.choice(KINDS) for _ in range(g.randint(2, 6))]
-        self.rates = [g.uniform(1e-3, 1) for _ in self.kinds]
+        drawn_rates = [g.uniform(1e-3, 1) for _ in self.kinds]
+        self.rates = [x if g.random() < 0.7 else torch.tensor(x, dtype=torch.float64) for x in drawn_rates]
         self.optimizer = optimizer_of(self.kinds, self.rates)
         indices = list(range(len(self.kinds)))
         g.shuffle(indices)
@@ -64,7 +65,7 @@ def apart(optimizer: Any) -> tuple[list[float], list[float]]:
     """The rates of all groups, and everything else."""
     groups = optimizer.param_groups
     rest = [x for x in place.known(optimizer) if x != "lr"]
-    return [x["lr"] for x in groups], [
+    return [float(x["lr"]) for x in groups], [
         float(place.read(x, y)) for x in groups for y in rest if place.has(x, y)
     ]
 
