@@ -1,4 +1,4 @@
-"""The examples of docs/schedules.md and docs/averaging.md, performed as they stand there."""
+"""The examples of the guides in docs/, performed as they stand there."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from tests.experiments import ENVIRONMENT, ROOT
 from tests.results import lines_of
 
 GUIDES = {
-    name: (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("schedules", "averaging")
+    name: (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    for name in ("schedules", "averaging", "param_groups")
 }
 FILE = r"^`([\w/.]+)`:\n\n```(?:python|yaml)\n(.*?)^```$"
 FILES = dict(found for text in GUIDES.values() for found in re.findall(FILE, text, re.M | re.S))
@@ -63,8 +64,13 @@ def short(index: int, command: list[str]) -> list[str]:
 
 
 def test_examples_are_found() -> None:
-    assert [*FILES] == ["my_configs/scheduler/three_stages.yaml", "two_groups.py", "my_average.py"]
-    assert len(COMMANDS) == 5
+    assert [*FILES] == [
+        "my_configs/scheduler/three_stages.yaml",
+        "my_average.py",
+        "my_configs/model/deep_mlp.yaml",
+        "my_configs/recipe/three.yaml",
+    ]
+    assert len(COMMANDS) == 7
     assert all(PYTHON.values())
     assert len(SHOWN) > 15
 
@@ -88,10 +94,10 @@ def test_the_examples(tmp_path: Path) -> None:
     assert [row[:2] for row in table] == [
         ["lr", "group 0"],
         ["weight_decay", "group 0"],
-        ["lr", "group 0"],
-        ["lr", "group 1"],
+        ["lr", "biases"],
+        ["lr", "rest"],
     ]
-    assert [row[3] for row in table] == ["0.003 at 63", "0.01 at 0", "0.003 at 21", "0.006 at 21"]
+    assert [row[3] for row in table] == ["0.003 at 63", "0.01 at 0", "0.006 at 21", "0.003 at 21"]
     assert (tmp_path / "warmup_cosine.png").read_bytes().startswith(b"\x89PNG")
     for folder in ("run-3", "DIR"):
         evaluated = [x for x in lines_of(tmp_path / folder) if x["event"] == "evaluated"]
@@ -101,7 +107,7 @@ def test_the_examples(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", SHOWN, ids=" ".join)
 def test_commands_are_free_of_mistakes(command: list[str]) -> None:
-    assert not told(*(x for x in command if x != "--schedule"))
+    assert not told(*(x for x in command if x not in ("--schedule", "--groups")))
 
 
 def test_mistakes_are_told_as_documented() -> None:
@@ -112,9 +118,9 @@ def test_mistakes_are_told_as_documented() -> None:
 
 @pytest.mark.parametrize("name", GUIDES)
 def test_choices_and_links_are_there(name: str) -> None:
-    group = {"schedules": "scheduler", "averaging": "averaging"}[name]
+    groups = {"schedules": "scheduler", "averaging": "averaging", "param_groups": "optimizer/param_groups"}
     rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*)(?: \(the default\))? \|", GUIDES[name], re.M)
     documented = {x for row in rows for x in re.findall(r"`(\w+)`", row)}
-    assert {x.stem for x in (ROOT / "configs" / group).glob("*.yaml")} <= documented
+    assert {x.stem for x in (ROOT / "configs" / groups[name]).glob("*.yaml")} <= documented
     for link in re.findall(r"\]\(([^)#]+)", GUIDES[name]):
         assert (ROOT / "docs" / link).exists(), link

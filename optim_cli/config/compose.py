@@ -334,7 +334,9 @@ def _unknown(config: DictConfig, key: str) -> Mistake:
         node, done = entry, [*done, name]
     known = [str(x) for x in node if x != "_target_" and (done or x != "hydra")]
     at = ".".join([*done, names[len(done)]])
-    return unknown_key(at, known, _keys(config))
+    # An entry of parameter groups may set what no file names yet.
+    elsewhere = () if done[:2] == ["optimizer", "param_groups"] else _keys(config)
+    return unknown_key(at, known, elsewhere)
 
 
 def _keys(config: DictConfig) -> list[str]:

@@ -13,8 +13,8 @@ from optim_cli.config.durations import is_counted
 from optim_cli.config.mistakes import Mistake
 from optim_cli.config.schedules import Plan, Single
 from optim_cli.config.targets import hints_of
+from optim_cli.optim.lr_scheduler import place
 from optim_cli.optim.lr_scheduler.onecycle import OneCycleLR
-from optim_cli.optim.lr_scheduler.place import schedulable
 from optim_cli.optim.lr_scheduler.swa import SWALR
 from optim_cli.training.scheduling import Pace, takes_metric
 
@@ -145,7 +145,7 @@ def _set_outright(plan: Plan) -> set[str]:
 
 
 def _unknown_hyperparameters(plan: Plan, optimizer: Optimizer) -> Iterator[Mistake]:
-    known = dict.fromkeys(x for group in optimizer.param_groups for x in schedulable(_options(group)))
+    known = place.known(optimizer)
     whose = type(getattr(optimizer, "whole", optimizer)).__name__
     for key, single in plan.singles():
         name = single.hyperparameter
@@ -189,7 +189,3 @@ def _nearest(name: str, known: Collection[str]) -> str:
 
 def _parameters(single: Single) -> Collection[str]:
     return inspect.signature(single.target).parameters
-
-
-def _options(group: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in group.items() if name != "params"}

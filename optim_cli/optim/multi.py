@@ -45,6 +45,9 @@ class MultiOptimizer(Composition):
             step; or a parameter is in two of them.
     """
 
+    # Each takes what it takes.
+    sparse_gradients = "accepted"
+
     optimizers: tuple[torch.optim.Optimizer, ...]
 
     def __init__(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
@@ -206,6 +209,9 @@ class MultiOptimizer(Composition):
         for optimizer in self.optimizers:
             groups = [next(saved) for _ in optimizer.param_groups]
             own = {i for group in groups for i in group["params"]}
+            if optimizer is self.optimizers[0]:
+                # Entries that are not of parameters.
+                own |= {i for i in state_dict["state"] if not isinstance(i, int)}
             state = {i: held for i, held in state_dict["state"].items() if i in own}
             optimizer.load_state_dict({"state": state, "param_groups": groups})
         for after in self._optimizer_load_state_dict_post_hooks.values():

@@ -19,22 +19,25 @@ class Course:
 
     Attributes:
         hyperparameter: its name in the groups, such as lr or betas.0.
-        groups: the parameter groups that have these values, by their indices.
+        groups: the parameter groups that have these values, by name, or by index where they have none.
         values: at every step of the optimizer.
     """
 
     hyperparameter: str
-    groups: tuple[int, ...]
+    groups: tuple[str | int, ...]
     values: tuple[float, ...]
 
     @property
     def name(self) -> str:
         """The groups in words."""
-        return f"group{'s' * (len(self.groups) > 1)} {', '.join(map(str, self.groups))}"
+        words = ", ".join(map(str, self.groups))
+        return words if isinstance(self.groups[0], str) else f"group{'s' * (len(self.groups) > 1)} {words}"
 
 
 def courses(training: Training) -> list[Course]:
     """What the schedule of a training sets, which has one; groups with the same values together.
+
+    Groups that lack a hyperparameter are left out.
 
     The values are those of a schedule left to itself: what follows a metric stays as it is. Those of other
     packages' schedules are found by stepping, so that the training cannot be used afterwards.
@@ -42,13 +45,15 @@ def courses(training: Training) -> list[Course]:
     assert training.scheduler is not None
     steps = training.total_steps
     span = 1 if training.pace.interval == "step" else training.steps_per_epoch
+    groups = training.scheduler.optimizer.param_groups
     found = []
     for name, table in _values(training.scheduler, -(-steps // span)):
-        alike: dict[tuple[float, ...], list[int]] = {}
-        for index, column in enumerate(zip(*table, strict=True)):
-            alike.setdefault(column, []).append(index)
-        for column, groups in alike.items():
-            found.append(Course(name, tuple(groups), tuple(column[t // span] for t in range(steps))))
+        alike: dict[tuple[float, ...], list[str | int]] = {}
+        for index, (group, column) in enumerate(zip(groups, zip(*table, strict=True), strict=True)):
+            if place.has(group, name):
+                alike.setdefault(column, []).append(group.get("name", index))
+        for column, named in alike.items():
+            found.append(Course(name, tuple(named), tuple(column[t // span] for t in range(steps))))
     return found
 
 
@@ -66,7 +71,7 @@ def _values(
             yield name, table.tolist()
         return
     optimizer = scheduler.optimizer
-    names = place.schedulable(optimizer.defaults)
+    names = place.known(optimizer)
     rows = []
     for _ in range(steps):
         rows.append([[float(place.read(group, x)) for group in optimizer.param_groups] for x in names])

@@ -1,4 +1,4 @@
-"""Parameters with names: what is saved of them, and that they do not decide what is loaded."""
+"""Parameters with names: what is saved of them, with and without names on the other side."""
 
 from __future__ import annotations
 
@@ -37,12 +37,13 @@ def test_named_and_unnamed_states_load_into_each_other(name: str) -> None:
 
 
 @names
-def test_names_that_are_loaded_replace_those_there(name: str) -> None:
-    for given, expected in ((named("a", "b"), ["a", "b"]), (None, ["c", "d"])):
-        source, target = made(name, given), made(name, named("c", "d"))
+def test_names_that_are_loaded_are_added(name: str) -> None:
+    """Where there are none; those there stay."""
+    for given, there, expected in (("ab", "", "ab"), ("", "cd", "cd"), ("", "", "")):
+        source, target = (made(name, named(*x) if x else None) for x in (given, there))
         step(source)
         target.load_state_dict(source.state_dict())
-        assert target.param_groups[0]["param_names"] == expected
+        assert target.param_groups[0].get("param_names", []) == [*expected]
 
 
 @names
@@ -56,7 +57,8 @@ def test_a_hook_may_match_by_name(name: str) -> None:
     target = made(name, list(reversed(named("a", "b"))))
 
     def by_name(optimizer: torch.optim.Optimizer, state: dict[str, object]) -> dict[str, object]:
-        return {**state, "state": {0: saved["state"][1], 1: saved["state"][0]}}
+        groups = [{**saved["param_groups"][0], "param_names": ["b", "a"]}]
+        return {"param_groups": groups, "state": {0: saved["state"][1], 1: saved["state"][0]}}
 
     target.register_load_state_dict_pre_hook(by_name)
     target.load_state_dict(saved)

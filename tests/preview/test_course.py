@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 import torch
 
+from optim_cli import optim
 from optim_cli.assemble import assemble, resolve
+from optim_cli.optim.lr_scheduler.groupwise import GroupwiseLR, SomeGroups
+from optim_cli.optim.lr_scheduler.onecycle import OneCycleLR
 from optim_cli.preview.course import Course, courses, follows_metric
 from optim_cli.training.loop import Training
 from tests.experiments import SMALL, config_of
@@ -72,6 +75,34 @@ def test_groups_of_equal_values_are_one_course() -> None:
         ("lr", (1,), "group 1"),
     ]
     assert told[1].values == tuple(2 * x for x in told[0].values)
+
+
+def test_groups_are_called_by_their_names() -> None:
+    """Each has its own schedule; those that lack a hyperparameter are left out."""
+    training = training_of("scheduler=cosine")
+    kinds = (optim.AdamW, optim.SGD, optim.SGD, optim.Adagrad)
+    names = ("body", "head", "neck", "rest")
+    whole = optim.MultiOptimizer(
+        [
+            kind([{"params": [torch.nn.Parameter(torch.ones(1))], "name": x}])
+            for kind, x in zip(kinds, names, strict=True)
+        ]
+    )
+    cycle = OneCycleLR(SomeGroups(whole, [0, 1, 2]), 0.1, STEPS)
+    training.scheduler = GroupwiseLR(whole, [cycle])
+    told = courses(training)
+    assert [(x.hyperparameter, x.name) for x in told] == [
+        ("lr", "body, head, neck"),
+        ("lr", "rest"),
+        ("betas.0", "body"),
+        ("momentum", "head, neck"),
+    ]
+    assert told[1].values == (0.01,) * STEPS
+    # Of other packages' schedules only steps show the values.
+    training.scheduler = GroupwiseLR(whole, [torch.optim.lr_scheduler.StepLR(SomeGroups(whole, [3]), 5)])
+    told = courses(training)
+    assert [(x.hyperparameter, x.name) for x in told] == [("lr", "body, head, neck"), ("lr", "rest")]
+    assert told[1].values[4:6] == pytest.approx((0.01, 0.001))
 
 
 def test_what_follows_a_metric_stays() -> None:

@@ -73,8 +73,11 @@ class GroupwiseLR(ChainedScheduler):
     """
 
     def __init__(self, optimizer: Optimizer, schedulers: Sequence[Part]) -> None:
-        super().__init__(schedulers, optimizer)
+        if not schedulers:
+            raise ValueError("GroupwiseLR expects at least one scheduler, but got no scheduler.")
+        self._adopt(schedulers, optimizer)
         self._refuse_collisions()
+        self._note_values()
 
     def coefficients(self, t: int) -> dict[str, Affine]:
         """Those of the parts, each in its groups; elsewhere (1, 0)."""
@@ -98,7 +101,7 @@ class GroupwiseLR(ChainedScheduler):
         return {**joined}
 
     def _may_adopt(self, own: Optimizer, optimizer: Optimizer) -> bool:
-        return getattr(own, "whole", own) is optimizer
+        return (own.whole if isinstance(own, SomeGroups) else own) is optimizer
 
     def _indices(self, part: Part) -> Sequence[int]:
         """The groups of a part."""

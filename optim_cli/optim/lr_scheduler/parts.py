@@ -105,7 +105,7 @@ class ChainedScheduler(_Parts):
     def __init__(self, schedulers: Sequence[Part], optimizer: Optimizer | None = None) -> None:
         if len(schedulers) < 1:
             raise ValueError(
-                f"{type(self).__name__} expects at least one scheduler to be chained, but got no scheduler."
+                "ChainedScheduler expects at least one scheduler to be chained, but got no scheduler."
             )
         self._adopt(schedulers, optimizer or schedulers[0].optimizer)
         if self.last_epoch == 0 and self.is_known and any(isinstance(x, _Parts) for x in schedulers):

@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 Group = dict[str, Any]
+# Real would do for the first two, at ten times their cost.
+NUMBERS = (float, int, Tensor, Real)
 
 
 @cache
@@ -66,10 +68,8 @@ def check(optimizer: Optimizer, name: str) -> None:
         ValueError: none has; the message lists those that there are.
     """
     if not any(name in schedulable(group) for group in optimizer.param_groups):
-        raise ValueError(
-            f"hyperparameter {name!r} is not one of {type(optimizer).__name__}'s; "
-            f"it has {', '.join(known(optimizer))}"
-        )
+        kind, names = type(getattr(optimizer, "whole", optimizer)).__name__, ", ".join(known(optimizer))
+        raise ValueError(f"hyperparameter {name!r} is not one of {kind}'s; it has {names}")
 
 
 def known(optimizer: Optimizer) -> list[str]:
@@ -91,7 +91,7 @@ def schedulable(options: Mapping[str, Any]) -> list[str]:
 
 def is_number(value: Any) -> bool:
     """Whether what a group holds is a number, be it in a tensor."""
-    return isinstance(value, Real | Tensor) and not isinstance(value, bool)
+    return isinstance(value, NUMBERS) and not isinstance(value, bool)
 
 
 def _held(group: Group, name: str) -> Any:

@@ -192,7 +192,7 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         Raises:
             ValueError: it is given for another number of groups.
         """
-        # At every step of a run: numbers are set at once, with as few operations as can be.
+        # At every step of a run: numbers are set at once, with as few operations as can be (see _next).
         key, at = place.parsed(name) if "." in name else (name, None)
         groups = self.optimizer.param_groups
         a, b = affine
@@ -204,21 +204,23 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
                 f"{type(self).__name__} was made for {len(short)} parameter groups, not for the "
                 f"{len(groups)} that there are; make it anew after add_param_group"
             )
-        others: list[tuple[place.Group, Any, Any]] = []
+        others: list[tuple[place.Group, Any, Any, Any]] = []
         for group, k, v in zip(groups, scales, offsets):  # noqa: B905
             try:
                 held = group[key] if at is None else group[key][at]
             except (KeyError, TypeError, IndexError):
-                continue
+                continue  # a group of another algorithm
             if held.__class__ is not float:
-                others.append((group, k, v))
-            elif at is None:
-                group[key] = k * held + v if k else v
+                others.append((group, held, k, v))
+                continue
+            value = k * held + v if k else v
+            if at is None:
+                group[key] = value
             else:
                 items = group[key]
-                group[key] = (*items[:at], k * held + v if k else v, *items[at + 1 :])
+                group[key] = (*items[:at], value, *items[at + 1 :])
         if others:
-            _apply_to_tensors(name, others)
+            _apply_to_others(name, others)
 
     def _note_values(self) -> None:
         if self.hyperparameter != "lr":
@@ -270,19 +272,27 @@ def per_group(name: str, value: Any, groups: int) -> list[Any]:
     return [place.copied(x) for x in value]
 
 
-def _apply_to_tensors(name: str, tasks: Iterable[tuple[place.Group, Any, Any]]) -> None:
-    """Set a hyperparameter of groups that hold it in anything but a float to a * x + b: (group, a, b)."""
+def _apply_to_others(name: str, others: Iterable[tuple[place.Group, Any, Any, Any]]) -> None:
+    """Set x, which groups hold in anything but a float, to a * x + b.
+
+    Args:
+        others: (group, x, a, b).
+    """
     # Groups may share a tensor, so that all are read before one is written.
-    groups, scales, offsets = map(list, zip(*tasks, strict=True))
-    values = _advanced([place.read(group, name) for group in groups], (scales, offsets))
-    for group, value in zip(groups, values, strict=True):
+    values = [(group, _next(x, a, b)) for group, x, a, b in others if place.is_number(x)]
+    for group, value in values:
         place.write(group, name, value)
 
 
 def _advanced(values: list[Any], affine: Affine) -> list[Any]:
-    """a * x + b for every group; where a is 0, x has no influence, be it infinite."""
+    """a * x + b for every group."""
     scales, offsets = (x if x.__class__ is list else repeat(x, len(values)) for x in affine)
-    return [k * x + v if k else v for x, k, v in zip(values, scales, offsets, strict=True)]
+    return [_next(*x) for x in zip(values, scales, offsets, strict=True)]
+
+
+def _next(x: Any, a: Any, b: Any) -> Any:
+    """a * x + b; where a is 0, x has no influence, be it infinite."""
+    return a * x + b if a else b
 
 
 def note_steps(optimizer: Optimizer) -> None:
