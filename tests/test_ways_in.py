@@ -99,7 +99,7 @@ def section(text: str, heading: str) -> list[str]:
 
 def test_examples_in_the_help_are_right(told: dict[str, subprocess.CompletedProcess[str]]) -> None:
     examples = [shlex.split(x) for x in section(told["--help"].stdout, "examples")]
-    assert len(examples) == 3
+    assert len(examples) == 4
     jobs = 0
     for command, *arguments in examples:
         assert command == "optim-run"
@@ -109,7 +109,7 @@ def test_examples_in_the_help_are_right(told: dict[str, subprocess.CompletedProc
         jobs += len(batch)
         for job in batch:
             assert resolve(config_of(*job))
-    assert jobs == 1 + 1 + 10
+    assert jobs == 1 + 1 + 10 + 1
 
 
 def test_common_keys_in_the_help_are_right(told: dict[str, subprocess.CompletedProcess[str]]) -> None:
@@ -158,6 +158,10 @@ LINES: dict[str, list[str]] = {
     "optim-run opt": ["optimizer.", "optimizer="],
     "optim-run optimizer.am": ["optimizer.amsgrad="],
     "optim-run optimizer=sgd optimizer.mo": ["optimizer.momentum="],
+    "optim-run optimizer/param_groups=b": ["optimizer/param_groups=backbone_head"],
+    "optim-run optimizer/param_groups=muon optimizer.param_groups.matrices.optimizer.mo": [
+        "optimizer.param_groups.matrices.optimizer.momentum="
+    ],
     "optim-run device=": ["device=auto"],
     "optim-run model.activation=": ["model.activation=relu"],
     "optim-run optimizer=no": [],

@@ -320,6 +320,9 @@ def test_any_value_anywhere(seed: int, tmp_path: Path, monkeypatch: pytest.Monke
             ("optimizer=sgd", "scheduler=warmup_cosine", "dataset=synthetic", "dataset.num_samples=200"),
             ("scheduler=plateau", "model=logistic"),
             ("dataset=mnist", "model=logistic", "scheduler=none"),
+            ("optimizer/param_groups=[muon,backbone_head]", "+optimizer.strict=true",
+             "+scheduler@optimizer.param_groups.head.scheduler=cosine",
+             "optimizer.param_groups.backbone.unfreeze_at=5", "optimizer.param_groups.head.lr=0.1"),
         )
     ]  # fmt: skip
     messages, made = [], 0

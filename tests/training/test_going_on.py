@@ -100,6 +100,31 @@ def scheduled(generator: random.Random, optimizer: str) -> list[str]:
     return [f"scheduler={name}"] + ["scheduler.interval=epoch"] * by_epoch
 
 
+def grouped(generator: random.Random) -> tuple[str, ...]:
+    """Overrides for parameter groups, with what changes over a run: frozen at first, or another schedule."""
+    backbone, head = (f"optimizer.param_groups.{x}" for x in ("backbone", "head"))
+    return generator.choice(
+        [
+            (),
+            (),
+            ("optimizer/param_groups=[muon,backbone_head]",),
+            ("optimizer/param_groups=layer_decay",),
+            (
+                *(
+                    "optimizer/param_groups=backbone_head",
+                    f"{backbone}.unfreeze_at={generator.randrange(1, 8)}",
+                ),
+                f"{head}.scheduler={{{OURS}.CosineAnnealingLR}}",
+            ),
+            ("optimizer/param_groups=backbone_head", f"{backbone}.freeze=true"),
+            (
+                *("optimizer/param_groups=muon", "optimizer.param_groups.matrices.unfreeze_at=50%"),
+                "optimizer.param_groups.matrices.scheduler={}",
+            ),
+        ]
+    )
+
+
 def drawn(generator: random.Random, pictures: Path) -> list[str]:
     """Overrides for a run of 8 to 48 steps."""
     pick = generator.choice
@@ -114,6 +139,7 @@ def drawn(generator: random.Random, pictures: Path) -> list[str]:
         f"optimizer={optimizer}",
         f"optimizer.implementation={pick(['auto', 'for_loop', 'foreach'])}",
         *scheduled(generator, optimizer),
+        *grouped(generator),
         *averaged(generator),
         f"trainer.clip_norm={pick(['null', 0.5])}",
         f"trainer.clip_value={pick(['null', 0.05])}",

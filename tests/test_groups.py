@@ -1,0 +1,211 @@
+"""From YAML to parameter groups: the examples of torch.optim, several algorithms, and what a run shows."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from optim_cli.assemble import assemble, resolve
+from optim_cli.config.experiment import Experiment
+from optim_cli.errors import ConfigError
+from optim_cli.optim.algorithms.adamw import AdamW
+from optim_cli.optim.algorithms.muon import Muon
+from optim_cli.optim.algorithms.sparse_adam import SparseAdam
+from optim_cli.optim.lr_scheduler.groupwise import GroupwiseLR
+from optim_cli.optim.lr_scheduler.onecycle import OneCycleLR
+from optim_cli.optim.multi import MultiOptimizer
+from optim_cli.preview.groups import print_groups
+from optim_cli.training.loop import Training
+from tests.command_lines import experiment
+from tests.experiments import SMALL, config_of, train
+from tests.results import lines_of
+
+OURS = "optim_cli.optim.lr_scheduler."
+
+
+def parts_of(*overrides: str) -> Training:
+    return assemble(resolve(config_of(*overrides)), torch.device("cpu"))
+
+
+def names_in(training: Training) -> dict[str, list[str]]:
+    """Parameter group -> names of its parameters."""
+    called = {p: name for name, p in training.model.named_parameters()}
+    return {x["name"]: [called[p] for p in x["params"]] for x in training.optimizer.param_groups}
+
+
+def like(group: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether a group holds the same parameters and values as one of torch's."""
+    same = [id(x) for x in group["params"]] == [id(x) for x in other["params"]]
+    left_out = ("params", "foreach", "fused")
+    return same and all(group[key] == value for key, value in other.items() if key not in left_out)
+
+
+def test_biases_without_decay_as_in_the_documentation_of_torch() -> None:
+    training = parts_of("recipe=digits/torch_bias_decay")
+    model = training.model
+    bias_params = [p for name, p in model.named_parameters() if "bias" in name]
+    others = [p for name, p in model.named_parameters() if "bias" not in name]
+    groups = [{"params": others}, {"params": bias_params, "weight_decay": 0}]
+    by_hand = torch.optim.SGD(groups, weight_decay=1e-2, lr=1e-2)
+    assert [x["name"] for x in training.optimizer.param_groups] == ["others", "bias"]
+    assert all(map(like, training.optimizer.param_groups, by_hand.param_groups))
+    assert len(training.optimizer.param_groups) == len(by_hand.param_groups)
+
+
+def test_a_rate_for_the_backbone_as_in_the_documentation_of_torch() -> None:
+    training = parts_of("recipe=digits/torch_per_parameter")
+    base, classifier = (getattr(training.model, x) for x in ("body", "head"))
+    groups = [{"params": base.parameters(), "lr": 1e-2}, {"params": classifier.parameters()}]
+    by_hand = torch.optim.SGD(groups, lr=1e-3, momentum=0.9)
+    assert [x["name"] for x in training.optimizer.param_groups] == ["backbone", "head"]
+    assert all(map(like, training.optimizer.param_groups, by_hand.param_groups))
+    assert len(training.optimizer.param_groups) == len(by_hand.param_groups)
+
+
+def test_without_entries_it_is_as_it_was() -> None:
+    [group] = parts_of("optimizer/param_groups=[]").optimizer.param_groups
+    assert "name" not in group
+
+
+def test_several_algorithms() -> None:
+    training = parts_of(
+        "optimizer/param_groups=muon", "optimizer.param_groups.matrices.lr=0.5", "scheduler=none"
+    )
+    assert isinstance(training.optimizer, MultiOptimizer)
+    assert {type(x) for x in training.optimizer.optimizers} == {Muon, AdamW}
+    assert names_in(training) == {
+        "matrices": ["body.1.weight", "body.3.weight"],
+        "rest": ["body.1.bias", "body.3.bias", "head.weight", "head.bias"],
+    }
+    assert {x["name"]: x["lr"] for x in training.optimizer.param_groups} == {"matrices": 0.5, "rest": 3e-3}
+
+
+def test_sparse_gradients_go_to_those_that_take_them() -> None:
+    texts = ("model=bag_of_words", "dataset=python_reference")
+    training = parts_of(*texts, "optimizer/param_groups=sparse_embeddings")
+    assert isinstance(training.optimizer, SparseAdam)
+    with pytest.raises(
+        ConfigError, match=r"^optimizer: AdamW takes no sparse gradients, .*head.weight|BagOfWords"
+    ):
+        parts_of(*texts)
+    with pytest.raises(
+        ConfigError, match=r"^optimizer.param_groups.embeddings: SparseAdam takes sparse gradients"
+    ):
+        parts_of(*texts, "optimizer/param_groups=sparse_embeddings", "model.sparse=false")
+
+
+def test_layers_have_rates_that_fall_towards_the_input() -> None:
+    words = ("model=vit", "optimizer/param_groups=[no_decay_bias_norm,layer_decay]", "scheduler=none")
+    training = parts_of(*words, "optimizer.param_groups.layer_decay.layer_decay=0.5", "optimizer.lr=1")
+    rates = {x["name"]: x["lr"] for x in training.optimizer.param_groups}
+    assert rates["layer_decay.5"] == rates["no_decay.5"] == 1
+    own = [rates[f"layer_decay.{i}"] for i in range(6)]
+    assert all(lower == higher / 2 for lower, higher in pairwise(own))
+    decays = {x["name"]: x["weight_decay"] for x in training.optimizer.param_groups}
+    assert {name.partition(".")[0]: decay for name, decay in decays.items()} == {
+        "no_decay": 0,
+        "layer_decay": 0.01,
+    }
+
+
+def test_schedules_of_entries_stand_beside_that_of_the_run() -> None:
+    words = (
+        *("optimizer/param_groups=[no_decay_bias_norm,backbone_head]", "scheduler=onecycle"),
+        f"optimizer.param_groups.head.scheduler={{_target_: {OURS}LinearLR, total_iters: 10%}}",
+        "optimizer.param_groups.no_decay.scheduler={}",
+    )
+    training = parts_of(*words)
+    assert isinstance(training.scheduler, GroupwiseLR)
+    rates = []
+    for _ in range(50):
+        rates.append([x["lr"] for x in training.optimizer.param_groups])
+        training.optimizer.step()
+        training.scheduler.step()
+    no_decay, backbone, head = map(list, zip(*rates, strict=True))
+    assert set(no_decay) == {3e-3}
+    assert head[0] == pytest.approx(1e-3)
+    assert head[42:] == pytest.approx([3e-3] * 8)
+    alone = OneCycleLR(torch.optim.AdamW([torch.zeros(1)], lr=3e-4), 3e-4, 420)
+    assert backbone == pytest.approx([alone.table(420)["lr"][i, 0].item() for i in range(50)])
+
+
+def test_a_resumed_run_keeps_its_plan(tmp_path: Path) -> None:
+    words = (
+        *(*SMALL, "scheduler=none", "optimizer/param_groups=backbone_head"),
+        f"optimizer.param_groups.head.scheduler={{_target_: {OURS}CosineAnnealingLR}}",
+        "optimizer.param_groups.backbone.unfreeze_at=50%",
+    )
+    train(tmp_path, *words)
+    with pytest.raises(ConfigError) as refused:
+        train(tmp_path, *words, "trainer.epochs=3", resume=True)
+    lines = str(refused.value).splitlines()
+    assert [x.partition(": ")[0] for x in lines] == [
+        "optimizer.param_groups.backbone.unfreeze_at",
+        "optimizer.param_groups.head.scheduler.T_max",
+    ]
+    assert "it was planned for 21 and cannot be planned anew for 31" in lines[0]
+
+
+def test_what_a_run_shows(tmp_path: Path) -> None:
+    """The header and the metrics."""
+    words = (
+        *("optimizer/param_groups=[muon,backbone_head]", "optimizer.param_groups.backbone.unfreeze_at=5"),
+        *("optimizer.param_groups.head.scheduler={}", "+optimizer.param_groups.head.weight_decay=0.5"),
+        *("scheduler=cosine", "+optimizer.param_groups.last={ndim: 9, optional: true}"),
+    )
+    done = train(tmp_path, *SMALL, *words)
+    shown = done.output.splitlines()
+    assert "optimizer: Muon and AdamW, lr 0.02" in shown
+    assert [x for x in shown if x.startswith("group ")] == [
+        "group matrices: ndim 2, not kind embedding or head; 1 tensor, 1,024 parameters; Muon, lr 0.02",
+        "group backbone: not kind head; 1 tensor, 16 parameters; lr 0.0003, frozen to step 5",
+        "group head: kind head; 2 tensors, 170 parameters; weight_decay 0.5, constant",
+    ]
+    first = lines_of(tmp_path)[0]
+    rates = {name: rate for name, rate in first.items() if name.startswith("lr")}
+    assert [*rates] == ["lr", "lr/matrices", "lr/backbone", "lr/head"]
+    assert rates["lr"] == rates["lr/matrices"] < 0.02
+    assert rates["lr/head"] == 3e-3
+    assert (tmp_path / "curves.png").is_file()
+
+
+def printed(*words: str) -> tuple[str, list[str]]:
+    """What --groups prints, and the mistakes."""
+    from io import StringIO
+
+    from rich.console import Console
+
+    output = StringIO()
+    line: Experiment = experiment(*words)
+    mistakes = print_groups(line, Console(file=output, width=30))
+    return output.getvalue(), [str(x) for x in mistakes]
+
+
+def test_every_parameter_is_printed_with_its_group() -> None:
+    words = (
+        "optimizer/param_groups=[no_decay_bias_norm,backbone_head]",
+        "model.hidden=[8]",
+        "scheduler=onecycle",
+    )
+    text, mistakes = printed(*words, "optimizer.param_groups.head.freeze=true")
+    assert not mistakes
+    assert [line.split("  ")[0] for line in text.splitlines()] == [
+        *("parameter    ".strip(), "body.1.weight", "body.1.bias", "head.weight", "head.bias"),
+    ]
+    rows = [line.split() for line in text.splitlines()]
+    assert rows[1] == ["body.1.weight", "8", "x", "64", "backbone", "0.0003", "0.01"]
+    assert rows[2] == ["body.1.bias", "8", "no_decay", "0.003", "0"]
+    assert rows[3] == ["head.weight", "10", "x", "8", "head", "frozen"]
+    assert "\x1b" not in text
+    text, mistakes = printed("model.hidden=[8]")
+    assert text.count(" rest ") == 4
+
+
+def test_mistakes_are_told_in_place_of_it() -> None:
+    text, mistakes = printed("optimizer/param_groups=backbone_heat", "seed=-1")
+    assert not text
+    assert [x.partition(":")[0] for x in mistakes] == ["optimizer/param_groups", "seed"]
