@@ -6,11 +6,13 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable
-from contextlib import redirect_stderr, suppress
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from glob import glob
 from io import StringIO
 
 from hydra._internal.utils import get_args_parser
+
+from optim_cli.config.files import NESTED
 
 
 def complete(arguments: Namespace, ask: Callable[[Namespace], None]) -> None:
@@ -29,7 +31,8 @@ def complete(arguments: Namespace, ask: Callable[[Namespace], None]) -> None:
     if words and words[-1] in ("--config-dir", "-cd"):
         print(*sorted(glob(f"{typed}*/")), sep="\n")
         return
-    with redirect_stderr(StringIO()), suppress(Exception, SystemExit):
+    answer = StringIO()
+    with redirect_stdout(answer), redirect_stderr(StringIO()), suppress(Exception, SystemExit):
         given = get_args_parser().parse_intermixed_args(words)
         # Hydra's parser wants options first, and takes from the line no folder.
         line = [command, *["-m"] * given.multirun, *given.overrides, typed]
@@ -38,3 +41,7 @@ def complete(arguments: Namespace, ask: Callable[[Namespace], None]) -> None:
             arguments.config_dir = given.config_dir
             sys.argv[1:1] = ["--config-dir", given.config_dir]
         ask(arguments)
+    # Of a group that has another one in its folder, Hydra says neither what follows nor that both may.
+    outer = NESTED.partition("/")[0]
+    for word in answer.getvalue().split():
+        print(*([f"{outer}/", f"{outer}="] if word == outer else [word]), sep="\n")

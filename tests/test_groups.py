@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from optim_cli.assemble import assemble, resolve
-from optim_cli.config.experiment import Experiment
 from optim_cli.errors import ConfigError
 from optim_cli.optim.algorithms.adamw import AdamW
 from optim_cli.optim.algorithms.muon import Muon
@@ -18,9 +17,7 @@ from optim_cli.optim.algorithms.sparse_adam import SparseAdam
 from optim_cli.optim.lr_scheduler.groupwise import GroupwiseLR
 from optim_cli.optim.lr_scheduler.onecycle import OneCycleLR
 from optim_cli.optim.multi import MultiOptimizer
-from optim_cli.preview.groups import print_groups
 from optim_cli.training.loop import Training
-from tests.command_lines import experiment
 from tests.experiments import SMALL, config_of, train
 from tests.results import lines_of
 
@@ -171,41 +168,3 @@ def test_what_a_run_shows(tmp_path: Path) -> None:
     assert rates["lr"] == rates["lr/matrices"] < 0.02
     assert rates["lr/head"] == 3e-3
     assert (tmp_path / "curves.png").is_file()
-
-
-def printed(*words: str) -> tuple[str, list[str]]:
-    """What --groups prints, and the mistakes."""
-    from io import StringIO
-
-    from rich.console import Console
-
-    output = StringIO()
-    line: Experiment = experiment(*words)
-    mistakes = print_groups(line, Console(file=output, width=30))
-    return output.getvalue(), [str(x) for x in mistakes]
-
-
-def test_every_parameter_is_printed_with_its_group() -> None:
-    words = (
-        "optimizer/param_groups=[no_decay_bias_norm,backbone_head]",
-        "model.hidden=[8]",
-        "scheduler=onecycle",
-    )
-    text, mistakes = printed(*words, "optimizer.param_groups.head.freeze=true")
-    assert not mistakes
-    assert [line.split("  ")[0] for line in text.splitlines()] == [
-        *("parameter    ".strip(), "body.1.weight", "body.1.bias", "head.weight", "head.bias"),
-    ]
-    rows = [line.split() for line in text.splitlines()]
-    assert rows[1] == ["body.1.weight", "8", "x", "64", "backbone", "0.0003", "0.01"]
-    assert rows[2] == ["body.1.bias", "8", "no_decay", "0.003", "0"]
-    assert rows[3] == ["head.weight", "10", "x", "8", "head", "frozen"]
-    assert "\x1b" not in text
-    text, mistakes = printed("model.hidden=[8]")
-    assert text.count(" rest ") == 4
-
-
-def test_mistakes_are_told_in_place_of_it() -> None:
-    text, mistakes = printed("optimizer/param_groups=backbone_heat", "seed=-1")
-    assert not text
-    assert [x.partition(":")[0] for x in mistakes] == ["optimizer/param_groups", "seed"]

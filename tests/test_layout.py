@@ -49,7 +49,7 @@ ALLOWED: dict[str, set[str]] = {
     "sweep": {"optim_cli.sweep.", "optim_cli.whole_file"},
     "sweep/table.py": {"rich."},
     "sweep/report.py": {"rich.", "optim_cli.sweep.", "optim_cli.whole_file"},
-    "completion.py": {"hydra._internal.utils"},
+    "completion.py": {"hydra._internal.utils", "optim_cli.config.files"},
     "errors.py": set(),
     "paths.py": set(),
     "whole_file.py": set(),

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from optim_cli.training import progress
-from optim_cli.training.events import Plan
+from optim_cli.training.events import GroupRow, Plan
 from optim_cli.training.progress import LiveDisplay, PlainDisplay, show
 
 PLAN = Plan(
@@ -177,3 +177,34 @@ def test_metrics_that_only_the_best_has() -> None:
     display.finished({"a": 1.0}, {"b": 2})
     assert re.search(r"\ba\W+1\b", plain_text(output.getvalue()))
     assert re.search(r"\bb\W+2\b", plain_text(output.getvalue()))
+
+
+GROUPS = (
+    GroupRow("no_decay", "kind bias or norm", 3, 394, "weight_decay 0.0"),
+    GroupRow("rest", "what no entry takes", 1, 50_432, ""),
+)
+
+
+def test_groups_as_lines() -> None:
+    console, output = file()
+    PlainDisplay(console).started(replace(PLAN, groups=GROUPS))
+    assert output.getvalue().splitlines()[-2:] == [
+        "group no_decay: kind bias or norm; 3 tensors, 394 parameters; weight_decay 0.0",
+        "group rest: what no entry takes; 1 tensor, 50,432 parameters",
+    ]
+
+
+def test_groups_as_a_table() -> None:
+    """Their rates leave the line of the bar alone."""
+    console, output = terminal()
+    display = LiveDisplay(console)
+    display.started(replace(PLAN, groups=GROUPS))
+    display.measured(1, 1, {"train/loss": 0.5, "lr": 0.25, "lr/no_decay": 0.125})
+    display.drawn = 0.0
+    display.stepped(2, 1)
+    display.close()
+    text = plain_text(output.getvalue())
+    assert re.search(r"no_decay +│ kind bias or norm +│ weight_decay 0.0 +│ +3 │ +394 │", text)
+    assert re.search(r"rest +│ what no entry takes +│ +│ +1 │ +50,432 │", text)
+    assert "lr 0.25" in text
+    assert "0.125" not in text
