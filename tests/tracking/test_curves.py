@@ -101,3 +101,21 @@ def test_a_run_too_short_to_be_measured(tmp_path: Path, figures: list[Figure]) -
 def test_nan_is_a_gap(tmp_path: Path) -> None:
     drawn(tmp_path / "curves.png", [3.0, nan, 1.0], {"val/loss": nan})
     assert (tmp_path / "curves.png").stat().st_size > 1000
+
+
+def test_rates_of_groups_are_in_one_panel(tmp_path: Path, figures: list[Figure]) -> None:
+    """By name, as long as they are few enough to be told apart."""
+    for count in (2, 12):
+        path = tmp_path / f"{count}.png"
+        metrics = path.with_suffix(".jsonl")
+        curves = Observers(MetricsFile(metrics), Curves(path, metrics))
+        curves.started(PLAN)
+        rates = {f"lr/layer.{i}": 0.1 * i for i in range(count)}
+        for step in (1, 2):
+            curves.measured(step, 1, {"train/loss": 1.0, "train/accuracy": 0.5, "lr": 0.1, **rates})
+        curves.finished({}, {})
+        curves.close()
+        loss, accuracy, lr = figures[-1].axes
+        assert len(lr.lines) == count + 1
+        assert [len(x.lines) for x in (loss, accuracy)] == [1, 0]
+        assert (lr.get_legend() is not None) == (count == 2)
