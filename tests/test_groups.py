@@ -46,7 +46,7 @@ def test_biases_without_decay_as_in_the_documentation_of_torch() -> None:
     model = training.model
     bias_params = [p for name, p in model.named_parameters() if "bias" in name]
     others = [p for name, p in model.named_parameters() if "bias" not in name]
-    groups = [{"params": others}, {"params": bias_params, "weight_decay": 0}]
+    groups: list[dict[str, Any]] = [{"params": others}, {"params": bias_params, "weight_decay": 0}]
     by_hand = torch.optim.SGD(groups, weight_decay=1e-2, lr=1e-2)
     assert [x["name"] for x in training.optimizer.param_groups] == ["others", "bias"]
     assert all(map(like, training.optimizer.param_groups, by_hand.param_groups))
@@ -56,7 +56,10 @@ def test_biases_without_decay_as_in_the_documentation_of_torch() -> None:
 def test_a_rate_for_the_backbone_as_in_the_documentation_of_torch() -> None:
     training = parts_of("recipe=digits/torch_per_parameter")
     base, classifier = (getattr(training.model, x) for x in ("body", "head"))
-    groups = [{"params": base.parameters(), "lr": 1e-2}, {"params": classifier.parameters()}]
+    groups: list[dict[str, Any]] = [
+        {"params": base.parameters(), "lr": 1e-2},
+        {"params": classifier.parameters()},
+    ]
     by_hand = torch.optim.SGD(groups, lr=1e-3, momentum=0.9)
     assert [x["name"] for x in training.optimizer.param_groups] == ["backbone", "head"]
     assert all(map(like, training.optimizer.param_groups, by_hand.param_groups))
