@@ -8,9 +8,11 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import pytest
+import torch
 import yaml
 
 from tests.experiments import without_trace
+from tests.results import lines_of
 from tests.test_cli import FOLDER, Ended, end_of, start, summary_of
 
 # A model that breaks in its first step, if it is told to.
@@ -110,3 +112,19 @@ def test_wrong_jobs_keep_all_from_starting(tmp_path: Path) -> None:
         "optim-run: optimizer.lr: 'x' is not allowed",
     }
     assert not list(tmp_path.iterdir())
+
+
+def test_over_the_rate_of_one_group(tmp_path: Path) -> None:
+    groups = ["optimizer/param_groups=backbone_head", "optimizer.param_groups.head.lr=0.01,0.02"]
+    options = ["-m", *groups, "scheduler=none", "model.hidden=[16]", "trainer.epochs=1"]
+    ended = end_of(start(tmp_path, *options, "hydra.sweep.dir=sweep"))
+    assert ended.code == 0, ended
+    for job, rate in enumerate((0.01, 0.02)):
+        measured = [x for x in lines_of(tmp_path / "sweep" / str(job)) if "lr/head" in x]
+        assert measured
+        assert {(x["lr/head"], x["lr/backbone"]) for x in measured} == {(rate, 0.1 * 3e-3)}
+    weights = [
+        torch.load(tmp_path / "sweep" / job / "checkpoints" / "best.pt", weights_only=True)["model"]
+        for job in "01"
+    ]
+    assert not torch.equal(weights[0]["head.weight"], weights[1]["head.weight"])
