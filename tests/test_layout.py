@@ -57,7 +57,11 @@ ALLOWED: dict[str, set[str]] = {
     "resume.py": {"torch.", "optim_cli."},
     "environment.py": {"torch.", "optim_cli.paths"},
     "config": {"hydra.", "omegaconf.", "yaml", "optim_cli.config.", "optim_cli.paths"},
-    "config/averages.py": {"optim_cli.config.mistakes", "optim_cli.training.averaging"},
+    "config/averages.py": {
+        "optim_cli.config.groups",
+        "optim_cli.config.mistakes",
+        "optim_cli.training.averaging",
+    },
     "config/check.py": {"annotated_types", "optim_cli.config."},
     "config/contradictions.py": {
         "torch.",
@@ -77,6 +81,7 @@ ALLOWED: dict[str, set[str]] = {
     "config/groups.py": {
         "torch.",
         "optim_cli.config.",
+        "optim_cli.optim.lr_scheduler.place",
         "optim_cli.optim.lr_scheduler.schedule",
         "optim_cli.optim.param_groups.",
     },

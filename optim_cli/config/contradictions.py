@@ -10,6 +10,7 @@ from typing import Any
 from torch.optim import Optimizer
 
 from optim_cli.config.durations import is_counted
+from optim_cli.config.groups import one_for_several, values_in
 from optim_cli.config.mistakes import Mistake
 from optim_cli.config.schedules import Plan, Single
 from optim_cli.config.targets import hints_of
@@ -17,6 +18,9 @@ from optim_cli.optim.lr_scheduler import place
 from optim_cli.optim.lr_scheduler.onecycle import OneCycleLR
 from optim_cli.optim.lr_scheduler.swa import SWALR
 from optim_cli.training.scheduling import Pace, takes_metric
+
+# Schedules that set a hyperparameter to values of their own -> what gives them; torch's are called the same.
+_SETS = {"OneCycleLR": "max_lr", "CyclicLR": "max_lr", "SWALR": "swa_lr"}
 
 
 def contradictions(
@@ -37,6 +41,7 @@ def contradictions(
             *_without_effect(plan),
             *_colliding(plan),
             *_unknown_hyperparameters(plan, optimizer),
+            *_levelling(plan, optimizer),
         )
     ]
     return [*found, *_wrong_metric([plan for plan, _ in plans], pace, metrics)]
@@ -154,6 +159,18 @@ def _unknown_hyperparameters(plan: Plan, optimizer: Optimizer) -> Iterator[Mista
                 f"{key}.hyperparameter",
                 f"{name!r} is none of {whose}'s{_nearest(name, known)} (it has {', '.join(known)})",
             )
+
+
+def _levelling(plan: Plan, optimizer: Optimizer) -> Iterator[Mistake]:
+    """One value for all parameter groups, where they have several."""
+    for key, single in plan.singles():
+        argument, name = _SETS.get(single.target.__name__, ""), single.hyperparameter
+        may_be_none = argument != "" and inspect.signature(single.target).parameters[argument].default is None
+        instead = "null, with which the highest of each is its own, or " if may_be_none else ""
+        given = single.values.get(argument)
+        if given is not None:
+            own = values_in(optimizer, name)
+            yield from one_for_several(f"{key}.{argument}", given, name, own, instead)
 
 
 def _wrong_metric(plans: Sequence[Plan], pace: Pace, metrics: Collection[str]) -> Iterator[Mistake]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from math import isnan
 from typing import Any
 
 from torch import nn
+from torch.optim import Optimizer
 
 from optim_cli.config.durations import RunLength
 from optim_cli.config.mistakes import Mistake
 from optim_cli.config.schedules import AT_THE_TOP, mistakes_in_schedule
 from optim_cli.config.targets import given_to, kind_of
 from optim_cli.config.values import SUPPLIED, mistakes_in, shown, unlike
+from optim_cli.optim.lr_scheduler import place
 from optim_cli.optim.lr_scheduler.schedule import Steps
 from optim_cli.optim.param_groups import BESIDE, TAKING, Group, Structure, mistakes, wrong_structure
 from optim_cli.optim.param_groups.conditions import REGEX, fits, kinds_in, listed
@@ -201,6 +204,31 @@ def never_trained(groups: Collection[Group], steps: int) -> Iterator[Mistake]:
     if first > 0 and not told:
         what = f"nothing is trained before step {first + 1}: every parameter is frozen"
         yield Mistake(ENTRIES, f"{what}; train something from the beginning")
+
+
+def values_in(optimizer: Optimizer, name: str) -> dict[str, float]:
+    """A hyperparameter of an optimizer's groups, by what they are called; NaN where one has none such."""
+    groups = optimizer.param_groups
+    return {str(x.get("name", i)): float(place.read(x, name)) for i, x in enumerate(groups)}
+
+
+def one_for_several(
+    key: str, value: Any, name: str, own: Mapping[str, float], instead: str = ""
+) -> Iterator[Mistake]:
+    """What is wrong with one value for groups that have several, of which nothing would be left.
+
+    Args:
+        key, value: where it is given, and what; a list has one for each group.
+        name: of the hyperparameter.
+        own: what each group has, as of `values_in`.
+        instead: what else than a list may be given, in words.
+    """
+    there = {group: x for group, x in own.items() if not isnan(x)}
+    if isinstance(value, list) or len({*there.values()}) < 2:
+        return
+    some = ", ".join(f"{group} {x:.4g}" for group, x in [*there.items()][:4]) + ", ..." * (len(there) > 4)
+    what = f"{value} would be the {name} of all groups, which have their own ({some})"
+    yield Mistake(key, f"{what}; give {instead}a list of {len(own)}, one for each group")
 
 
 def _for_good(group: Group) -> bool:

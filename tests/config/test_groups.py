@@ -17,6 +17,7 @@ from tests.experiments import ROOT, config_of
 OURS = "optim_cli.optim."
 COSINE = {"_target_": f"{OURS}lr_scheduler.CosineAnnealingLR", "T_max": None}
 PLATEAU = {"_target_": f"{OURS}lr_scheduler.ReduceLROnPlateau"}
+CYCLE = {"_target_": f"{OURS}lr_scheduler.OneCycleLR", "total_steps": None}
 CHOICES = sorted(x.stem for x in (ROOT / "configs" / "optimizer" / "param_groups").glob("*.yaml"))
 # What one wants to override without asking for it in the file.
 OPEN = {"lr", "lr_scale", "scheduler", "freeze", "unfreeze_at", "layer_decay", "optional"}
@@ -170,6 +171,42 @@ def test_what_does_not_fit(
     assert found.keys() == {f"optimizer.param_groups{key}" for key in expected}
     for key, says in expected.items():
         assert says in found[f"optimizer.param_groups{key}"]
+
+
+# Schedule of groups with several rates -> key: what is said of it.
+ONE_FOR_ALL: list[tuple[dict[str, Any], dict[str, str]]] = [
+    (CYCLE, {}),
+    (CYCLE | {"max_lr": [0.1, 0.2]}, {}),
+    (
+        CYCLE | {"max_lr": 0.1},
+        {".max_lr": "0.1 would be the lr of all groups, which have their own (a 0.0003, rest 0.003); "
+         "give null, with which the highest of each is its own, or a list of 2, one for each group"},
+    ),
+    (
+        {"chain": [COSINE, {"_target_": f"{OURS}lr_scheduler.CyclicLR", "base_lr": 0.0, "max_lr": 0.5,
+                            "hyperparameter": "weight_decay", "step_size_up": 9}]},
+        {".chain[1].max_lr": "0.5 would be the weight_decay of all groups, which have their own (a 0, "},
+    ),
+    (CYCLE | {"max_lr": 0.5, "hyperparameter": "eps"}, {}),
+    ({"_target_": f"{OURS}lr_scheduler.SWALR", "swa_lr": 0.1}, {".swa_lr": "; give a list of 2, one for"}),
+    (
+        CYCLE | {"_target_": "torch.optim.lr_scheduler.OneCycleLR", "max_lr": 0.1},
+        {".max_lr": "rest 0.003); give a list of 2, one for each group"},
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("scheduler", "expected"), ONE_FOR_ALL, ids=lambda x: str(x)[:60])
+def test_one_value_for_groups_with_several(
+    default: dict[str, Any], scheduler: dict[str, Any], expected: dict[str, str]
+) -> None:
+    values = with_entries(default, {"a": {"ndim": 1, "lr_scale": 0.1, "weight_decay": 0.0}})
+    values["scheduler"] = scheduler
+    assert not mistakes(values)
+    found = {x.key: x.what for x in refusals(values)}
+    assert found.keys() == {f"scheduler{key}" for key in expected}
+    for key, says in expected.items():
+        assert says in found[f"scheduler{key}"]
 
 
 def test_optional_entries_and_null_are_as_if_not_there(default: dict[str, Any]) -> None:
