@@ -29,6 +29,7 @@ from optim_cli.config.groups import (
     structure_of,
     unfitting_structure,
     unfreezing,
+    values_in,
 )
 from optim_cli.config.mistakes import Mistake, Mistaken
 from optim_cli.config.resolve import plain
@@ -94,7 +95,7 @@ def refusals(values: Mapping[str, Any], wrong: Collection[str] = ()) -> list[Mis
         wrong: config groups that are known to be wrong.
     """
     made: dict[str, Any] = {}
-    found = []
+    found, rates = [], {}
     # A resumed run keeps its plan, also where it is to end sooner.
     is_new = not values.get("resume")
     for part in PARTS:
@@ -108,10 +109,12 @@ def refusals(values: Mapping[str, Any], wrong: Collection[str] = ()) -> list[Mis
                 made[part] = _part(part, values, made, torch.device("cpu"))
             if part == "groups" and is_new:
                 found += never_trained(made[part], _lengths(made)[0])
+            if part == "optimizer":  # before a schedule changes them
+                rates = values_in(made[part], "lr")
             if part == "averaging" and is_new:
                 keys = [key for key, _ in averages_in(values[part]).values()]
                 averages = dict(zip(keys, made[part].values(), strict=True))
-                found += contradictions_of(averages, _lengths(made)[0])
+                found += contradictions_of(averages, _lengths(made)[0], rates)
             if part == "averaging":
                 _with_averages(values, made)
         except Mistaken as error:

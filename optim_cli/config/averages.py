@@ -4,19 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from optim_cli.config.groups import one_for_several
 from optim_cli.config.mistakes import Mistake
 from optim_cli.training.averaging import SWA, Average
 
 
-def contradictions_of(averages: Mapping[str, Average], steps: int) -> list[Mistake]:
+def contradictions_of(
+    averages: Mapping[str, Average], steps: int, rates: Mapping[str, float]
+) -> list[Mistake]:
     """Averages that a run is too short for, learning rates that it does not come to, or two of them.
+
+    One rate for parameter groups that have several is a mistake, too.
 
     Args:
         averages: those of the run, by their keys in the config.
         steps: of the optimizer, in the run.
+        rates: of the parameter groups, as they are given.
     """
     beyond = [x for key, average in averages.items() for x in _beyond(key, average, steps)]
-    return [*beyond, *_two_rates(averages)]
+    wanted = {key: x.swa_lr for key, x in averages.items() if isinstance(x, SWA) and x.swa_lr is not None}
+    levelling = [
+        x for key, rate in wanted.items() for x in one_for_several(f"{key}.swa_lr", rate, "lr", rates)
+    ]
+    return [*beyond, *levelling, *_two_rates(wanted)]
 
 
 def _beyond(key: str, average: Average, steps: int) -> Iterator[Mistake]:
@@ -34,8 +44,7 @@ def _beyond(key: str, average: Average, steps: int) -> Iterator[Mistake]:
         yield Mistake(f"{key}.anneal", f"{what} steps; lower it or {key}.start")
 
 
-def _two_rates(averages: Mapping[str, Average]) -> Iterator[Mistake]:
-    rates = {key: x.swa_lr for key, x in averages.items() if isinstance(x, SWA) and x.swa_lr is not None}
+def _two_rates(rates: Mapping[str, float | list[float]]) -> Iterator[Mistake]:
     for key, rate in rates.items():
         first = next(iter(rates))
         if rate != rates[first]:

@@ -226,7 +226,7 @@ def one_for_several(
     there = {group: x for group, x in own.items() if not isnan(x)}
     if isinstance(value, list) or len({*there.values()}) < 2:
         return
-    some = ", ".join(f"{group} {x:.4g}" for group, x in [*there.items()][:4]) + ", ..." * (len(there) > 4)
+    some = ", ".join(f"{group} {x:.4g}" for group, x in [*there.items()][:8]) + ", ..." * (len(there) > 8)
     what = f"{value} would be the {name} of all groups, which have their own ({some})"
     yield Mistake(key, f"{what}; give {instead}a list of {len(own)}, one for each group")
 

@@ -23,6 +23,7 @@ from optim_cli.optim.swa_utils import (
 from optim_cli.optim.swa_utils.averages import AverageFunction, MultiAverageFunction
 from optim_cli.training.taking_over import TakingOver
 
+Rate = Annotated[float, Gt(0)]
 # A number of steps that may be none.
 Start = Annotated[int, Ge(0), Duration()]
 
@@ -124,7 +125,8 @@ class SWA(Average):
     Args:
         model: the model to average; it is copied.
         start, every: the first step whose weights are taken, and the distance to the next.
-        swa_lr: the learning rate from `start` on; None leaves it to the schedule.
+        swa_lr: the learning rate from `start` on, one or one per parameter group; None leaves it to the
+            schedule.
         anneal: steps from the rate at `start` to `swa_lr`.
         anneal_strategy: the shape of that way, cos or linear.
         use_buffers: average buffers as well; otherwise they are the newest model's.
@@ -136,7 +138,7 @@ class SWA(Average):
         model: nn.Module,
         start: Start,
         every: Steps,
-        swa_lr: Annotated[float, Gt(0)] | None = None,
+        swa_lr: Rate | list[Rate] | None = None,
         anneal: Steps = 10,
         anneal_strategy: Literal["cos", "linear"] = "cos",
         use_buffers: bool = True,

@@ -94,6 +94,33 @@ def test_what_is_no_contradiction(default: dict[str, Any]) -> None:
     assert not refusals(averaged(default, SWA, trainer=short))
 
 
+def test_rates_of_groups_with_several(default: dict[str, Any]) -> None:
+    """One would level them; so a list has one for each, whatever a schedule does to them first."""
+    values = averaged(default, {"a": SWA | {"swa_lr": 0.01}, "b": SWA | {"swa_lr": [0.01, 0.02]}})
+    values["optimizer"]["param_groups"] = {"few": {"kind": "bias", "lr_scale": 0.5}}
+    assert not mistakes(values)
+    found = [(x.key, x.what.partition("; ")[0]) for x in refusals(values)]
+    assert found == [
+        (
+            "averaging.a.swa_lr",
+            "0.01 would be the lr of all groups, which have their own (few 0.05, rest 0.1)",
+        ),
+        ("averaging.b.swa_lr", "[0.01, 0.02] is another rate than the 0.01 of averaging.a"),
+    ]
+    del values["averaging"]["a"]
+    assert not refusals(values)
+    values["averaging"]["b"]["swa_lr"] = [0.01]
+    [told] = refusals(values)
+    assert told.key == "averaging.b.swa_lr"
+    assert "swa_lr has 1 values, param_groups has 2" in told.what
+    values["averaging"]["b"]["swa_lr"] = 0.01
+    values["optimizer"]["param_groups"]["few"] = {
+        "kind": "bias",
+        "scheduler": {"_target_": "optim_cli.optim.lr_scheduler.LinearLR"},
+    }
+    assert not refusals(values)
+
+
 def test_functions_take_what_they_are_called_with(default: dict[str, Any]) -> None:
     def told(function: str) -> list[str]:
         custom = {"_target_": "optim_cli.training.averaging.Custom", "avg_fn": function}

@@ -104,6 +104,20 @@ def test_refused(make: Callable[[nn.Module], Average], says: str) -> None:
         make(nn.Linear(1, 1))
 
 
+def test_a_rate_for_each_group() -> None:
+    first, second = nn.Linear(1, 1), nn.Linear(1, 1)
+    groups: list[dict[str, Any]] = [{"params": first.parameters(), "lr": 0.2}, {"params": second.parameters()}]
+    optimizer = torch.optim.SGD(groups, lr=0.1)
+    schedule = SWA(first, 2, 1, swa_lr=[0.02, 0.01], anneal=1).schedule(None, optimizer, 1)
+    assert schedule is not None
+    rates = []
+    for _ in range(4):
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        schedule.step()
+    assert rates == [pytest.approx(x) for x in ([0.2, 0.1], [0.2, 0.1], [0.2, 0.1], [0.02, 0.01])]
+
+
 @pytest.mark.parametrize("strategy", ["cos", "linear"])
 @pytest.mark.parametrize("scheduled", [True, False])
 def test_the_rate_from_the_start_on(strategy: Any, scheduled: bool) -> None:
