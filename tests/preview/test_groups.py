@@ -6,10 +6,12 @@ import sys
 from io import StringIO
 from pathlib import Path
 
+import pytest
+import torch
 from rich.console import Console
 
 from optim_cli.preview.groups import print_groups
-from tests.command_lines import experiment
+from tests.command_lines import experiment, write
 from tests.experiments import without_trace
 from tests.test_ways_in import executed
 
@@ -41,6 +43,45 @@ def test_every_parameter_is_printed_with_its_group() -> None:
     assert "\x1b" not in text
     text, mistakes = printed("model.hidden=[8]")
     assert text.count(" rest ") == 4
+
+
+@pytest.mark.parametrize("scheduler", ["onecycle", "cyclic", "wsd"])
+def test_values_are_those_that_are_given(scheduler: str) -> None:
+    """Not those that a schedule begins with, of the run or of an entry."""
+    cycle = "{_target_: optim_cli.optim.lr_scheduler.OneCycleLR, max_lr: 9, hyperparameter: weight_decay}"
+    words = (f"scheduler={scheduler}", "optimizer/param_groups=[backbone_head]", "model.hidden=[8]")
+    text, mistakes = printed(*words, f"optimizer.param_groups.head.scheduler={cycle}")
+    assert not mistakes
+    rows = [line.split() for line in text.splitlines()[1:]]
+    assert [row[-3:] for row in rows] == [["backbone", "0.0003", "0.01"]] * 2 + [
+        ["head", "0.003", "0.01"]
+    ] * 2
+
+
+class HalfFrozen(torch.nn.Module):
+    """A model that does not train its first layer."""
+
+    def __init__(self, input_shape: tuple[int, int, int], num_classes: int) -> None:
+        super().__init__()
+        self.first = torch.nn.Linear(64, 4).requires_grad_(False)
+        self.last = torch.nn.Linear(4, num_classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.last(self.first(images.flatten(1)))
+        return logits
+
+
+@pytest.mark.parametrize("entries", ["{}", "{bias: {kind: bias, freeze: true}}"])
+def test_what_the_model_itself_freezes_is_in_no_group(tmp_path: Path, entries: str) -> None:
+    own = write(tmp_path, {"model/half.yaml": "_target_: tests.preview.test_groups.HalfFrozen\n"})
+    output = StringIO()
+    line = experiment("model=half", "plugins=[tests]", f"++optimizer.param_groups={entries}", own=own)
+    assert not print_groups(line, Console(file=output, width=30))
+    rows = [row.split() for row in output.getvalue().splitlines()[1:]]
+    assert rows[0] == ["first.weight", "4", "x", "64", "-", "by", "the", "model"]
+    assert rows[1] == ["first.bias", "4", "-", "by", "the", "model"]
+    assert rows[2] == ["last.weight", "10", "x", "4", "rest", "0.003", "0.01"]
+    assert rows[3][2:] == (["rest", "0.003", "0.01"] if entries == "{}" else ["bias", "frozen"])
 
 
 def test_mistakes_are_told_in_place_of_it() -> None:
