@@ -5,57 +5,62 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from optim_cli.config.groups import entries_of
+from optim_cli.config.groups import entries_of, never_unfrozen, rate_of
 from optim_cli.config.schedules import form_of
 from optim_cli.optim.param_groups import Group, words_of
 from optim_cli.training.events import GroupRow
 from optim_cli.training.loop import Training
-from optim_cli.training.rates import configured
 
 
 def group_rows(training: Training, values: Mapping[str, Any]) -> tuple[GroupRow, ...]:
-    """A row for each group; none where all parameters are trained alike.
+    """A row for each group, and for each entry that takes nothing; none where all are trained alike.
 
     Args:
         values: the config that the training is assembled from.
     """
     entries = entries_of(values)
-    held = {x["name"]: x for x in training.optimizer.param_groups if "name" in x}
-    return tuple(
-        GroupRow(
-            group.name,
-            "what no entry takes" if group.entry is None else words_of(entries[group.entry]),
-            len(group.parameters),
-            sum(x.numel() for x in group.parameters.values()),
-            ", ".join(_differences(group, held.get(group.name), values["optimizer"])),
-        )
-        for group in training.groups
-    )
+    rows = []
+    for name in (*entries, None):
+        groups = [x for x in training.groups if x.entry == name]
+        takes = "what no entry takes" if name is None else words_of(entries[name])
+        rows += [
+            GroupRow(
+                group.name,
+                takes,
+                len(group.parameters),
+                sum(x.numel() for x in group.parameters.values()),
+                ", ".join(_differences(group, values["optimizer"])),
+            )
+            for group in groups
+        ]
+        if name is not None and not groups:
+            rows.append(GroupRow(name, takes, 0, 0, ""))
+    return tuple(rows)
 
 
 def frozen_in_words(group: Group) -> str:
     """`frozen`, or until which step, or nothing."""
     if not group.is_frozen:
         return ""
-    until = group.settings.get("unfreeze_at")
-    return "frozen" if until is None else f"frozen to step {until}"
+    return "frozen" if never_unfrozen(group) else f"frozen to step {group.settings['unfreeze_at']}"
 
 
-def _differences(group: Group, held: dict[str, Any] | None, optimizer: Mapping[str, Any]) -> Iterator[str]:
+def _differences(group: Group, optimizer: Mapping[str, Any]) -> Iterator[str]:
     """What of a group is not as the optimizer has it.
 
     Args:
-        held: the group as the optimizer has it; None where it is never trained.
         optimizer: its node in the config.
     """
-    if held is not None:
-        own = group.settings.get("optimizer")
+    if not never_unfrozen(group):
+        own, rate = group.settings.get("optimizer"), rate_of(group, optimizer)
         if own is not None:
             yield own.func.__name__
-        if own is not None or group.lr_scale != 1:
-            yield f"lr {float(configured(held, 'lr')):.4g}"
+        if rate is not None and (own is not None or rate != optimizer.get("lr")):
+            yield f"lr {rate:.4g}"
+        elif rate is None and group.lr_scale != 1:
+            yield f"lr_scale {group.lr_scale:.4g}"
         for name, value in group.hyperparameters.items():
-            if (own is not None or value != optimizer.get(name)) and (name != "lr" or own is None):
+            if name != "lr" and (own is not None or value != optimizer.get(name)):
                 yield f"{name} {value}"
         schedule = group.settings.get("scheduler")
         if schedule is not None:

@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 
 from optim_cli.assemble import assemble
+from optim_cli.config.groups import never_unfrozen, schedules_of
 from optim_cli.config.saved import command as command_for
 from optim_cli.environment import describe, device_name, differences
 from optim_cli.errors import ConfigError
@@ -26,7 +27,6 @@ from optim_cli.training.events import Observers, Plan
 from optim_cli.training.loop import Results, Training
 from optim_cli.training.progress import PatientConsole, show
 from optim_cli.training.randomness import seed_generators
-from optim_cli.training.rates import configured, own_group
 from optim_cli.training.scheduling import in_words
 from optim_cli.training.stop import Stopped
 
@@ -136,7 +136,8 @@ def plan(training: Training, values: Mapping[str, Any], choices: Mapping[str, st
     """What the header shows."""
     optimizer = training.optimizer
     algorithms = dict.fromkeys(type(x).__name__ for x in getattr(optimizer, "optimizers", (optimizer,)))
-    rate = configured(own_group(optimizer), "lr")
+    groups, rate = training.groups, values["optimizer"].get("lr")
+    acts = not groups or any("optimizer" not in x.settings and not never_unfrozen(x) for x in groups)
     scheduler, averages = training.scheduler, training.averages.values()
     steps = training.total_steps
     return Plan(
@@ -145,8 +146,8 @@ def plan(training: Training, values: Mapping[str, Any], choices: Mapping[str, st
         parameters=sum(p.numel() for p in training.model.parameters()),
         dataset=str(choices["dataset"]),
         synthetic=training.dataset.synthetic,
-        optimizer=f"{' and '.join(algorithms)}, lr {rate:g}",
-        schedule="constant learning rate" if scheduler is None else in_words(scheduler),
+        optimizer=f"{' and '.join(algorithms)}" + (f", lr {rate:g}" if acts and rate is not None else ""),
+        schedule="constant learning rate" if scheduler is None else in_words(scheduler, schedules_of(values)),
         averaging=" and ".join(type(x).__name__ for x in averages) or "none",
         epochs=-(-steps // training.steps_per_epoch),
         steps=steps,

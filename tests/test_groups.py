@@ -17,6 +17,7 @@ from optim_cli.optim.algorithms.sparse_adam import SparseAdam
 from optim_cli.optim.lr_scheduler.groupwise import GroupwiseLR
 from optim_cli.optim.lr_scheduler.onecycle import OneCycleLR
 from optim_cli.optim.multi import MultiOptimizer
+from optim_cli.run import plan
 from optim_cli.training.loop import Training
 from tests.experiments import SMALL, config_of, train
 from tests.results import lines_of
@@ -159,11 +160,13 @@ def test_what_a_run_shows(tmp_path: Path) -> None:
     )
     done = train(tmp_path, *SMALL, *words)
     shown = done.output.splitlines()
-    assert "optimizer: Muon and AdamW, lr 0.02" in shown
+    assert "optimizer: Muon and AdamW, lr 0.003" in shown
+    assert "schedule: CosineAnnealingLR; head: constant" in shown
     assert [x for x in shown if x.startswith("group ")] == [
         "group matrices: ndim 2, not kind embedding or head; 1 tensor, 1,024 parameters; Muon, lr 0.02",
         "group backbone: not kind head; 1 tensor, 16 parameters; lr 0.0003, frozen to step 5",
         "group head: kind head; 2 tensors, 170 parameters; weight_decay 0.5, constant",
+        "group last: ndim 9; takes nothing",
     ]
     first = lines_of(tmp_path)[0]
     rates = {name: rate for name, rate in first.items() if name.startswith("lr")}
@@ -171,3 +174,72 @@ def test_what_a_run_shows(tmp_path: Path) -> None:
     assert rates["lr"] == rates["lr/matrices"] < 0.02
     assert rates["lr/head"] == 3e-3
     assert (tmp_path / "curves.png").is_file()
+
+
+# Command line -> what the header says of the optimizer, then the groups with their values.
+HEADERS: list[tuple[tuple[str, ...], str, list[str]]] = [
+    (("scheduler=onecycle",), "AdamW, lr 0.003", []),
+    (("recipe=digits/torch_per_parameter",), "SGD, lr 0.001", ["backbone: lr 0.01", "head: "]),
+    (
+        ("optimizer/param_groups=layer_decay", "scheduler=cyclic", "scheduler.max_lr=[0.1,0.2]"),
+        "AdamW, lr 0.003",
+        ["layer_decay.0: lr 0.00225", "layer_decay.1: "],
+    ),
+    (
+        (
+            "optimizer/param_groups=layer_decay",
+            "optimizer.param_groups.layer_decay.lr=1",
+            "optimizer.param_groups.layer_decay.unfreeze_at=3",
+            "+optimizer.param_groups.layer_decay.not={kind: head}",
+            "optimizer.param_groups.layer_decay.params=null",
+        ),
+        "AdamW, lr 0.003",
+        ["layer_decay.0: lr 0.75, frozen to step 3", "rest: "],
+    ),
+    (
+        ("optimizer/param_groups=muon", "+optimizer.param_groups.others={params: '*', freeze: true}"),
+        "Muon",
+        ["matrices: Muon, lr 0.02", "others: frozen"],
+    ),
+    (
+        ("~optimizer.lr", "optimizer/param_groups=backbone_head"),
+        "AdamW",
+        ["backbone: lr_scale 0.1", "head: "],
+    ),
+    (
+        ("model=logistic", "optimizer/param_groups=muon"),
+        "AdamW, lr 0.003",
+        ["matrices: takes nothing", "rest: "],
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "optimizer", "groups"), HEADERS, ids=lambda x: str(x)[:60])
+def test_the_header_has_rates_as_they_are_given(
+    words: tuple[str, ...], optimizer: str, groups: list[str]
+) -> None:
+    """Whatever the schedule has made of them already."""
+    hidden = () if "model=logistic" in words else ("model.hidden=[8]",)
+    values = resolve(config_of(*words, *hidden))
+    shown = plan(assemble(values, torch.device("cpu")), values, {"model": "mlp", "dataset": "digits"})
+    assert shown.optimizer == optimizer
+    said = [x.values if x.tensors else "takes nothing" for x in shown.groups]
+    assert [f"{x.name}: {values}" for x, values in zip(shown.groups, said, strict=True)] == groups
+
+
+def test_schedules_of_groups_in_words() -> None:
+    def in_header(*words: str) -> str:
+        values = resolve(config_of("optimizer/param_groups=backbone_head", *words))
+        training = assemble(values, torch.device("cpu"))
+        return plan(training, values, {"model": "mlp", "dataset": "digits"}).schedule
+
+    cosine = f"{{_target_: {OURS}CosineAnnealingLR}}"
+    head = f"optimizer.param_groups.head.scheduler={cosine}"
+    assert in_header(head, "scheduler=onecycle") == "OneCycleLR; head: CosineAnnealingLR"
+    assert in_header(head, "scheduler=none") == "constant; head: CosineAnnealingLR"
+    backbone = f"optimizer.param_groups.backbone.scheduler={{chain: [{cosine}]}}"
+    layers = ("optimizer.param_groups.backbone.layer_decay=0.5", backbone)
+    assert in_header(head, *layers) == "backbone: CosineAnnealingLR; head: CosineAnnealingLR"
+    swa = ("averaging=swa", "averaging.swa_lr=[0.1,0.1]")
+    assert in_header(head, *swa) == "(OneCycleLR; head: CosineAnnealingLR), then SWALR"
+    assert in_header("optimizer.param_groups.head.scheduler={}", "scheduler=none") == "constant learning rate"

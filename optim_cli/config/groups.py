@@ -192,7 +192,7 @@ def never_trained(groups: Collection[Group], steps: int) -> Iterator[Mistake]:
         groups: those of the model, with `unfreeze_at` in steps of the optimizer.
         steps: of the run.
     """
-    begins = {x.name: x.settings.get("unfreeze_at", 0) for x in groups if not _for_good(x)}
+    begins = {x.name: x.settings.get("unfreeze_at", 0) for x in groups if not never_unfrozen(x)}
     told = set()
     for group in groups:
         at = begins.get(group.name, 0)
@@ -231,7 +231,19 @@ def one_for_several(
     yield Mistake(key, f"{what}; give {instead}a list of {len(own)}, one for each group")
 
 
-def _for_good(group: Group) -> bool:
+def rate_of(group: Group, optimizer: Mapping[str, Any]) -> float | None:
+    """The learning rate of a group as the config gives it; None where it leaves it to the algorithm.
+
+    Args:
+        optimizer: the run's, as the config has it.
+    """
+    own = group.settings.get("optimizer")
+    given = group.hyperparameters.get("lr", (optimizer if own is None else own.keywords).get("lr"))
+    return None if given is None else given * group.lr_scale
+
+
+def never_unfrozen(group: Group) -> bool:
+    """Whether it is not trained at all."""
     return group.is_frozen and "unfreeze_at" not in group.settings
 
 

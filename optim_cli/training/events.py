@@ -13,7 +13,7 @@ class GroupRow:
 
     Attributes:
         takes: what its parameters have in common, in words.
-        tensors, parameters: how many they are, and how many numbers are in them.
+        tensors, parameters: how many they are, which may be none, and how many numbers are in them.
         values: what differs from the optimizer's own, in words; empty where nothing does.
     """
 
@@ -25,6 +25,7 @@ class GroupRow:
 
     def __str__(self) -> str:
         counts = f"{self.tensors} tensor{'s' * (self.tensors != 1)}, {self.parameters:,} parameters"
+        counts = counts if self.tensors else "takes nothing"
         return "; ".join(filter(None, (f"{self.name}: {self.takes}", counts, self.values)))
 
 

@@ -1,4 +1,4 @@
-"""Learning rates and other values by parameter group."""
+"""Learning rates by parameter group."""
 
 from __future__ import annotations
 
@@ -13,11 +13,6 @@ def own_group(optimizer: Optimizer) -> dict[str, Any]:
     """The parameter group with the optimizer's own values, which is the first where none is known to be."""
     groups: list[dict[str, Any]] = optimizer.param_groups
     return next((x for x in groups if x.get("name") == REST), groups[0])
-
-
-def configured(group: dict[str, Any], name: str) -> Any:
-    """A hyperparameter of a group as it was given, which a schedule may have changed since."""
-    return group.get(f"max_{name}", group.get(f"initial_{name}", group[name]))
 
 
 def rates_of(optimizer: Optimizer) -> dict[str, float]:

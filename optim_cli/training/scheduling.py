@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
+from optim_cli.optim.lr_scheduler.groupwise import GroupwiseLR
 from optim_cli.optim.lr_scheduler.parts import ChainedScheduler, SequentialLR
 from optim_cli.optim.lr_scheduler.schedule import LRScheduler
 from optim_cli.training.events import Metrics
@@ -54,15 +55,38 @@ class Pace:
             scheduler.observe(value)
 
 
-def in_words(scheduler: AnyScheduler) -> str:
-    """What a schedule is made of: `LinearLR, then CosineAnnealingLR`, or `StepLR and ReduceLROnPlateau`."""
+def in_words(scheduler: AnyScheduler, own: Collection[str] = ()) -> str:
+    """What a schedule is made of: `LinearLR, then CosineAnnealingLR`, or `StepLR and ReduceLROnPlateau`.
+
+    Of groups with schedules of their own: `OneCycleLR; head: CosineAnnealingLR`.
+
+    Args:
+        own: names of the entries that have one of their own.
+    """
+    if isinstance(scheduler, GroupwiseLR):
+        return "; ".join(_of_groups(scheduler, own))
     if not isinstance(scheduler, SequentialLR | ChainedScheduler):
         return type(scheduler).__name__
     parts = [
-        f"({in_words(x)})" if isinstance(x, SequentialLR | ChainedScheduler) else in_words(x)
+        f"({in_words(x, own)})" if isinstance(x, SequentialLR | ChainedScheduler) else in_words(x)
         for x in scheduler.parts
     ]
     return (", then " if isinstance(scheduler, SequentialLR) else " and ").join(parts)
+
+
+def _of_groups(scheduler: GroupwiseLR, own: Collection[str]) -> Iterator[str]:
+    """The run's schedule, if some group follows it, then those of entries."""
+
+    def whose(group: dict[str, Any]) -> str:
+        entry: str = group["name"].partition(".")[0]  # layers are called <entry>.<layer>
+        return entry if entry in own else ""
+
+    said = dict.fromkeys(map(whose, scheduler.optimizer.param_groups), "constant")
+    for part in scheduler.parts:
+        said |= dict.fromkeys(map(whose, part.optimizer.param_groups), in_words(part))
+    if "" in said:
+        yield said.pop("")
+    yield from (f"{entry}: {words}" for entry, words in said.items())
 
 
 @cache

@@ -106,7 +106,8 @@ def test_refused(make: Callable[[nn.Module], Average], says: str) -> None:
 
 def test_a_rate_for_each_group() -> None:
     first, second = nn.Linear(1, 1), nn.Linear(1, 1)
-    groups: list[dict[str, Any]] = [{"params": first.parameters(), "lr": 0.2}, {"params": second.parameters()}]
+    groups: list[dict[str, Any]] = [{"params": x.parameters()} for x in (first, second)]
+    groups[0]["lr"] = 0.2
     optimizer = torch.optim.SGD(groups, lr=0.1)
     schedule = SWA(first, 2, 1, swa_lr=[0.02, 0.01], anneal=1).schedule(None, optimizer, 1)
     assert schedule is not None
