@@ -51,7 +51,7 @@ def by_name(groups: Sequence[Group], needs: Sequence[Needs], state_dict: StateDi
     fits = same_places and _fits(groups, needs, state_dict)
     if fits and here == there:
         return _keeping(("name",), groups, state_dict)
-    if same_places and not fits or {*here} & {*there}:
+    if (same_places and not fits) or {*here} & {*there}:
         return _laid_out(groups, needs, state_dict)
     if not same_places:
         return state_dict

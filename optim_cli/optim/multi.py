@@ -232,7 +232,7 @@ class MultiOptimizer(Composition):
                 raise ValueError(f"{name} is itself of several optimizers: list these instead")
             if any(optimizer is other for other in self.optimizers[:i]):
                 raise ValueError(f"{name} is there twice")
-            if _wants_closure(optimizer):
+            if wants_closure(optimizer):
                 raise ValueError(
                     f"{name} evaluates a closure in its step, so that no other can step beside it"
                 )
@@ -250,7 +250,8 @@ def _title(index: int, optimizer: torch.optim.Optimizer) -> str:
     return f"optimizer {index} ({type(optimizer).__name__})"
 
 
-def _wants_closure(optimizer: torch.optim.Optimizer) -> bool:
+def wants_closure(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether an optimizer cannot step without a closure, as its signature says."""
     parameters = inspect.signature(optimizer.step).parameters.values()
     return any(x.default is x.empty and x.kind is x.POSITIONAL_OR_KEYWORD for x in parameters)
 
