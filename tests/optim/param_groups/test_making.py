@@ -231,7 +231,7 @@ def test_options_stay_with_their_entry() -> None:
 
 
 def test_schedules_of_entries_beside_that_of_the_others() -> None:
-    entries = {
+    entries: dict[str, dict[str, Any]] = {
         "still": {"params": "body.1.*", "scheduler": {}},
         "head": {"kind": "head", "scheduler": partial(StepLR, step_size=1, gamma=0.5)},
         "layers": {"ndim": 2, "layer_decay": 0.5, "scheduler": partial(ExponentialLR, gamma=0.1)},
