@@ -37,8 +37,8 @@ def entries_of(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def key_of(entry: str, *names: str) -> str:
-    """The key of an entry, or of something in it."""
-    return ".".join((ENTRIES, entry, *names))
+    """The key of an entry, or of something in it; of all entries, where it has no name."""
+    return ".".join(x for x in (ENTRIES, entry, *names) if x)
 
 
 def schedules_of(config: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -84,9 +84,7 @@ def mistakes_in_groups(config: Mapping[str, Any], plugins: Collection[str]) -> l
     entries = entries_of(config)
     found += [Mistake(key_of(key), what) for key, what in mistakes(entries)]
     for name, entry in entries.items():
-        if "." in name or not name:
-            found.append(Mistake(ENTRIES, f"{name!r} is no name; allowed: one without dots"))
-        elif isinstance(entry, Mapping):
+        if isinstance(entry, Mapping) and "." not in name:
             found += _mistakes_in_entry(entry, key_of(name), given_to("optimizer", optimizer), plugins)
             found += _unsaid(entry, key_of(name), config.get("model"))
     return [*found, *_wrong_pace(config)]

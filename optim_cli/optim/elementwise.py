@@ -48,6 +48,11 @@ class Elementwise(Fusing):
         """Names of the states that have the parameter's shape, each with its initial value."""
         raise NotImplementedError
 
+    @classmethod
+    def state_names(cls, group: dict[str, Any]) -> list[str]:
+        """What is kept of each parameter of a group with these options."""
+        return [*cls.state_of(group), *cls.zero_dim_state]
+
     @staticmethod
     def zero_dim_start(group: dict[str, Any]) -> dict[str, float]:
         """Initial values of 0-d states, where they are not 0."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -18,7 +18,20 @@ StateDict = dict[str, Any]
 SHOWN = 5
 
 
-def by_name(groups: Sequence[Group], keys: Sequence[Collection[str]], state_dict: StateDict) -> StateDict:
+@dataclass(frozen=True)
+class Needs:
+    """What an algorithm's saved groups and states have, by which they are told from those of others.
+
+    Attributes:
+        options: keys of every group.
+        states: names of what is kept of a parameter, in a group with given options.
+    """
+
+    options: Collection[str]
+    states: Callable[[Group], Collection[str]]
+
+
+def by_name(groups: Sequence[Group], needs: Sequence[Needs], state_dict: StateDict) -> StateDict:
     """A state_dict laid out as some parameter groups are, each state with the parameter of its name.
 
     Groups take the options saved of the group of the same `name`; where either has no name, of the group in
@@ -27,8 +40,7 @@ def by_name(groups: Sequence[Group], keys: Sequence[Collection[str]], state_dict
 
     Args:
         groups: parameter groups that load.
-        keys: what the algorithm of each group needs in its options; saved groups without them are of
-            another one.
+        needs: of the algorithm of each group.
         state_dict: what was saved.
     """
     saved: Sequence[Group] = state_dict["param_groups"]
@@ -36,10 +48,11 @@ def by_name(groups: Sequence[Group], keys: Sequence[Collection[str]], state_dict
     same_places = _lengths(groups) == _lengths(saved)
     if here is None or there is None:
         return _keeping(("name",), groups, state_dict) if same_places else state_dict
-    if same_places and here == there and all(map(_holds, saved, keys)):
+    fits = same_places and _fits(groups, needs, state_dict)
+    if fits and here == there:
         return _keeping(("name",), groups, state_dict)
-    if {*here} & {*there}:
-        return _laid_out(groups, keys, state_dict)
+    if (same_places and not fits) or {*here} & {*there}:
+        return _laid_out(groups, needs, state_dict)
     if not same_places:
         return state_dict
     warnings.warn(
@@ -50,7 +63,20 @@ def by_name(groups: Sequence[Group], keys: Sequence[Collection[str]], state_dict
     return _keeping(("name", "param_names"), groups, state_dict)
 
 
-def _laid_out(groups: Sequence[Group], keys: Sequence[Collection[str]], state_dict: StateDict) -> StateDict:
+def _fits(groups: Sequence[Group], needs: Sequence[Needs], state_dict: StateDict) -> bool:
+    """Whether states can be taken over in their places: they are of these algorithms and shapes."""
+    held = state_dict["state"]
+    return all(
+        _holds(saved, needed.options)
+        and all(
+            _is_of(needed, saved, held.get(i)) and _is_of_shape(held.get(i), p.shape)
+            for i, p in zip(saved["params"], group["params"], strict=True)
+        )
+        for group, needed, saved in zip(groups, needs, state_dict["param_groups"], strict=True)
+    )
+
+
+def _laid_out(groups: Sequence[Group], needs: Sequence[Needs], state_dict: StateDict) -> StateDict:
     """What was saved in the order of here; see `by_name`."""
     saved: Sequence[Group] = state_dict["param_groups"]
     sources = {name: (i, group) for group in saved for name, i in _members(group)}
@@ -59,9 +85,9 @@ def _laid_out(groups: Sequence[Group], keys: Sequence[Collection[str]], state_di
     state = {i: held for i, held in state_dict["state"].items() if not isinstance(i, int)}
     found: list[Group] = []
     positions = count()
-    for index, (group, needed) in enumerate(zip(groups, keys, strict=True)):
+    for index, (group, needed) in enumerate(zip(groups, needs, strict=True)):
         options = _options_of(index, groups, saved)
-        options = options if _holds(options, needed) else {}
+        options = options if _holds(options, needed.options) else {}
         found.append(
             group | options | _called(group) | {"params": [next(positions) for _ in group["params"]]}
         )
@@ -71,7 +97,9 @@ def _laid_out(groups: Sequence[Group], keys: Sequence[Collection[str]], state_di
             told.dropped.pop(name, None)
             if i is None:
                 told.new.append(name)
-            elif held is not None and not _holds(source, needed):
+            elif held is not None and not (
+                _holds(source, needed.options) and _is_of(needed, found[-1], held)
+            ):
                 told.other.append(name)
             elif held is not None and not _is_of_shape(held, p.shape):
                 told.reshaped.append(name)
@@ -154,6 +182,11 @@ def _lengths(groups: Sequence[Group]) -> list[int]:
 
 def _holds(options: Group, keys: Collection[str]) -> bool:
     return all(key in options for key in keys)
+
+
+def _is_of(needed: Needs, options: Group, held: Any) -> bool:
+    """Whether a state has what an algorithm keeps; where there is none yet, it has."""
+    return not isinstance(held, dict) or not held or {*needed.states(options)} <= held.keys()
 
 
 def _options_of(index: int, groups: Sequence[Group], saved: Sequence[Group]) -> Group:

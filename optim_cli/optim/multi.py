@@ -15,7 +15,7 @@ from optim_cli.optim.clipping import Supplied, limit_in_place
 from optim_cli.optim.composition import Composition
 from optim_cli.optim.fusing import Fusing
 from optim_cli.optim.matching import by_name, check_lengths
-from optim_cli.optim.optimizer import keys_of
+from optim_cli.optim.optimizer import needs_of
 from optim_cli.optim.swa_utils import AveragedModel
 
 
@@ -202,8 +202,8 @@ class MultiOptimizer(Composition):
         for before in self._optimizer_load_state_dict_pre_hooks.values():
             changed = before(self, state_dict)
             state_dict = state_dict if changed is None else changed
-        keys = [keys_of(optimizer) for optimizer in self.optimizers for _ in optimizer.param_groups]
-        state_dict = by_name(self.param_groups, keys, state_dict)
+        needs = [needs_of(optimizer) for optimizer in self.optimizers for _ in optimizer.param_groups]
+        state_dict = by_name(self.param_groups, needs, state_dict)
         check_lengths(self.param_groups, state_dict)
         saved = iter(state_dict["param_groups"])
         for optimizer in self.optimizers:
@@ -232,7 +232,7 @@ class MultiOptimizer(Composition):
                 raise ValueError(f"{name} is itself of several optimizers: list these instead")
             if any(optimizer is other for other in self.optimizers[:i]):
                 raise ValueError(f"{name} is there twice")
-            if _wants_closure(optimizer):
+            if wants_closure(optimizer):
                 raise ValueError(
                     f"{name} evaluates a closure in its step, so that no other can step beside it"
                 )
@@ -250,7 +250,8 @@ def _title(index: int, optimizer: torch.optim.Optimizer) -> str:
     return f"optimizer {index} ({type(optimizer).__name__})"
 
 
-def _wants_closure(optimizer: torch.optim.Optimizer) -> bool:
+def wants_closure(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether an optimizer cannot step without a closure, as its signature says."""
     parameters = inspect.signature(optimizer.step).parameters.values()
     return any(x.default is x.empty and x.kind is x.POSITIONAL_OR_KEYWORD for x in parameters)
 

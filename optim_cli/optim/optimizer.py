@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
@@ -13,7 +13,7 @@ from torch.autograd import profiler
 from torch.optim import optimizer as torch_optimizer
 
 from optim_cli.optim.hyperparameters import check_ranges
-from optim_cli.optim.matching import by_name
+from optim_cli.optim.matching import Needs, by_name
 from optim_cli.optim.saved_state import restore, spare_wide
 
 Implementation = Literal["auto", "for_loop", "foreach", "fused"]
@@ -210,21 +210,28 @@ class Optimizer(torch.optim.Optimizer):
     # torch would wrap `step` in its profiler range and hooks on every call, at 10 to 25 us each.
     step.hooked = True  # type: ignore[attr-defined]
 
+    @staticmethod
+    def state_names(group: dict[str, Any]) -> Collection[str]:
+        """What is kept of each parameter of a group with these options, as far as it is always there."""
+        return ()
+
     def _update(self) -> None:
         """Update every parameter that has a gradient."""
         raise NotImplementedError(f"{type(self).__name__} defines no _update")
 
 
-def keys_of(optimizer: torch.optim.Optimizer) -> set[str]:
-    """Options by which saved groups show that they are of the same algorithm."""
+def needs_of(optimizer: torch.optim.Optimizer) -> Needs:
+    """By what saved groups and states show that they are of the same algorithm."""
     recent = {*Optimizer._absent_in_old_checkpoints, *getattr(optimizer, "beyond_torch", ())}
-    return {*optimizer.defaults} - recent
+    names = optimizer.state_names if isinstance(optimizer, Optimizer) else Optimizer.state_names
+    # Old checkpoints lack some options.
+    return Needs({*optimizer.defaults} - recent, lambda options: names(optimizer.defaults | options))
 
 
 def _laid_out_and_spared(optimizer: torch.optim.Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
     if not getattr(optimizer, "state_of_all", False):
-        keys = [keys_of(optimizer)] * len(optimizer.param_groups)
-        state_dict = by_name(optimizer.param_groups, keys, state_dict)
+        needs = [needs_of(optimizer)] * len(optimizer.param_groups)
+        state_dict = by_name(optimizer.param_groups, needs, state_dict)
     return spare_wide(optimizer, state_dict)
 
 

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from optim_cli.datasets.dataset import Dataset, Split
-from optim_cli.optim.param_groups import Group
+from optim_cli.optim.param_groups import Group, Unfreezing
 from optim_cli.training.around_step import AroundStep
 from optim_cli.training.averaging import Average
 from optim_cli.training.checkpoint import Checkpoints, Damaged, read_checkpoint
@@ -27,7 +27,6 @@ from optim_cli.training.rates import rates_of
 from optim_cli.training.scheduling import Pace
 from optim_cli.training.step import step_of
 from optim_cli.training.stop import Stopped, StopRequest, listening
-from optim_cli.training.unfreezing import Unfreezing
 
 # Attributes of a training that a checkpoint holds as they are.
 POSITION = ("step", "epoch", "latest", "evaluated", "best", "best_step", "best_weights")

@@ -41,7 +41,7 @@ MISTAKEN: list[tuple[Any, dict[str, str]]] = [
     ({"a": 3}, {".a": "3 is no entry; allowed: a mapping with params, modules,"}),
     ({"a": {"lr": 1.0}}, {".a": 'does not say what it takes; give one or more of params, modules, ndim'}),
     ({"rest": {"ndim": 1}}, {".rest": "the name is that of what no entry takes; choose another"}),
-    ({"a.b": {"ndim": 1}}, {"": "'a.b' is no name; allowed: one without dots"}),
+    ({"a.b": {"ndim": 1}}, {"": "'a.b' is no name of an entry; allowed: one without dots"}),
     (
         {"a": {"params": "*", "wieght_decay": 0.1}},
         {".a.wieght_decay": "unknown key; did you mean optimizer.param_groups.a.weight_decay? (known: lr,"},

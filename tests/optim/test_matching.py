@@ -161,6 +161,42 @@ def test_a_parameter_of_another_shape_begins_anew(name: str, generator: torch.Ge
     step(target, 1)
 
 
+@names
+def test_a_head_of_another_width_begins_anew(name: str, generator: torch.Generator) -> None:
+    """Under the same names in the same places."""
+    weights = drawn(generator, SHAPES)
+    source = ALGORITHMS[name](weights.items())
+    step(source, 0)
+    here = copied(weights) | drawn(generator, {"d": (5,)})
+    target = ALGORITHMS[name](here.items())
+    if source.state.get(weights["d"]):
+        with pytest.warns(UserWarning, match="names: saved of another shape, so that it begins anew: d$"):
+            target.load_state_dict(as_saved(source.state_dict()))
+    else:
+        silently(target, as_saved(source.state_dict()))
+    for optimizer in (source, target):
+        step(optimizer, 1)
+    assert all(torch.equal(here[x], weights[x]) for x in "abc")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [("Adamax", "Adam"), ("Adam", "Adamax"), ("NAdam", "Adamax"), ("Adam", "NAdam")]
+)
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_a_state_that_lacks_what_an_algorithm_keeps_is_anothers(
+    before: str, after: str, prefix: str, generator: torch.Generator
+) -> None:
+    """Though the options are the same."""
+    weights = drawn(generator, SHAPES)
+    source = ALGORITHMS[before](weights.items())
+    step(source, 0)
+    target = ALGORITHMS[after]((prefix + name, p) for name, p in copied(weights).items())
+    told = "not saved, so that it begins anew: module.a" if prefix else "another algorithm.*: a, b, c, d$"
+    with pytest.warns(UserWarning, match=told):
+        target.load_state_dict(as_saved(source.state_dict()))
+    assert not target.state
+
+
 def test_many_names_are_counted(generator: torch.Generator) -> None:
     weights = drawn(generator, {f"p{i}": (1,) for i in range(20)})
     source = ALGORITHMS["SGD"](weights.items())

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from optim_cli.assemble import assemble, resolve
+from optim_cli.optim.param_groups import Unfreezing
 from optim_cli.training.loop import Training
-from optim_cli.training.unfreezing import Unfreezing
 from tests.experiments import config_of, train
 from tests.results import unlike
 from tests.training.interruptions import broken_off

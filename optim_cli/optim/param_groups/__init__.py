@@ -21,6 +21,8 @@ from optim_cli.optim.param_groups.entries import (
     wrong_structure,
 )
 from optim_cli.optim.param_groups.making import Make, make_optimizer
+from optim_cli.optim.param_groups.scheduling import MakeSchedule, make_scheduler, scopes
+from optim_cli.optim.param_groups.unfreezing import Unfreezing
 
 __all__ = [
     "BESIDE",
@@ -30,11 +32,15 @@ __all__ = [
     "Entry",
     "Group",
     "Make",
+    "MakeSchedule",
     "Patterns",
     "Structure",
+    "Unfreezing",
     "WrongGroups",
     "make_optimizer",
+    "make_scheduler",
     "mistakes",
+    "scopes",
     "split",
     "words_of",
     "wrong_structure",

@@ -94,15 +94,25 @@ def split(
             parameters that nothing is said of where it has to be.
     """
     subjects = [x for x in subjects_of(model) if x.parameter.requires_grad]
-    found = [*mistakes(entries), *_unknown_to(structure, entries)]
+    found = [
+        *mistakes(entries),
+        *((f"structure.{key}", what) for key, what in wrong_structure(structure)),
+        *_unknown_to(structure, entries),
+    ]
     if found:
-        raise WrongGroups(found)
+        # Of those that are right by themselves it is known at least whether they fit anything.
+        wrong = {key.partition(".")[0] for key, _ in found}
+        right = {} if {"", "structure"} & wrong else {x: y for x, y in entries.items() if x not in wrong}
+        raise WrongGroups([*found, *_fitting_nothing(right, subjects, structure)])
     taken: dict[str | None, list[Subject]] = {**{name: [] for name in entries}, None: []}
     for subject in subjects:
         fitting = (name for name, entry in entries.items() if holds(entry, subject, structure.head))
         taken[next(fitting, None)].append(subject)
     layers = layers_of(subjects, structure.depth)
-    found = [x for name in entries for x in _unfitting(name, entries, taken, layers, structure)]
+    found = [
+        *_fitting_nothing(entries, subjects, structure),
+        *_unfitting(entries, taken, layers, structure),
+    ]
     if strict and taken[None]:
         names = _few([x.name for x in taken[None]])
         found.append(("", f"no entry takes {names}, and strict asks for one that does"))
@@ -115,6 +125,9 @@ def split(
 def mistakes(entries: Mapping[str, Entry]) -> Iterator[tuple[str, str]]:
     """What is wrong with entries, whatever the model and the algorithms are: (key, what)."""
     for name, entry in entries.items():
+        if not isinstance(name, str) or not name or "." in name:
+            yield "", f"{name!r} is no name of an entry; allowed: one without dots"
+            continue
         if name == REST:
             yield name, "the name is that of what no entry takes; choose another"
         if not isinstance(entry, Mapping):
@@ -163,31 +176,34 @@ def _unknown_to(structure: Structure, entries: Mapping[str, Entry]) -> Iterator[
             yield f"{name}.layer_decay", "wants layers, and the structure of the model has no depth"
 
 
+def _fitting_nothing(
+    entries: Mapping[str, Entry], subjects: Sequence[Subject], structure: Structure
+) -> Iterator[tuple[str, str]]:
+    """Entries that no parameter fits, whatever others take."""
+    for name, entry in entries.items():
+        if not entry.get("optional") and not any(holds(entry, x, structure.head) for x in subjects):
+            yield name, f"takes no parameter: {_nearest(entry, subjects)}; optional: true lets it"
+
+
 def _unfitting(
-    name: str,
     entries: Mapping[str, Entry],
     taken: Mapping[str | None, Sequence[Subject]],
     layers: Mapping[str, int],
     structure: Structure,
 ) -> Iterator[tuple[str, str]]:
-    """What is wrong with an entry in view of what it takes."""
-    entry, own = entries[name], taken[name]
-    if not own and not entry.get("optional"):
+    """What is wrong with entries in view of what each takes."""
+    for name, entry in entries.items():
         elsewhere = [
             other
             for other, subjects in taken.items()
             if other is not None and any(holds(entry, x, structure.head) for x in subjects)
         ]
-        every = [x for subjects in taken.values() for x in subjects]
-        why = (
-            f"{' and '.join(elsewhere)}, before it, took all that it fits"
-            if elsewhere
-            else _nearest(entry, every)
-        )
-        yield name, f"takes no parameter: {why}; optional: true lets it"
-    missing = [x.name for x in own if x.name not in layers]
-    if entry.get("layer_decay") is not None and missing:
-        yield f"{name}.layer_decay", f"no layer in the depth of the model has {_few(missing)}"
+        if elsewhere and not taken[name] and not entry.get("optional"):
+            before = f"{' and '.join(elsewhere)}, before it, took all that it fits"
+            yield name, f"takes no parameter: {before}; optional: true lets it"
+        missing = [x.name for x in taken[name] if x.name not in layers]
+        if entry.get("layer_decay") is not None and missing:
+            yield f"{name}.layer_decay", f"no layer in the depth of the model has {_few(missing)}"
 
 
 def _nearest(entry: Entry, subjects: Sequence[Subject]) -> str:

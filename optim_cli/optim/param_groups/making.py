@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
 from optim_cli.optim.hyperparameters import check_ranges
-from optim_cli.optim.multi import MultiOptimizer
+from optim_cli.optim.multi import MultiOptimizer, wants_closure
 from optim_cli.optim.optimizer import Optimizer
 from optim_cli.optim.param_groups.entries import Group, WrongGroups
 
@@ -32,84 +32,156 @@ def make_optimizer(groups: Sequence[Group], optimizer: Make) -> torch.optim.Opti
         optimizer: the algorithm of the others: a class, or `functools.partial(AdamW, lr=1e-3)`.
 
     Raises:
-        WrongGroups: options that an algorithm lacks, values that it refuses, or nothing to train.
-        ValueError: what an algorithm refuses besides, as Muon what is no matrix.
+        WrongGroups: options or parameters that the algorithm of an entry does not take, algorithms that
+            cannot step beside each other, or nothing to train; the model is then as it was.
+        ValueError: what the algorithm of the others does not take.
     """
+    trained = [x for x in groups if not x.is_frozen or "unfreeze_at" in x.settings]
+    if not trained:
+        raise WrongGroups([("", "every parameter is frozen, so that there is nothing to train")])
+    makes = {id(make): make for make in (_make_of(x, optimizer) for x in groups)}
+    algorithms = {key: _tried(make, groups, optimizer) for key, make in makes.items()}
+    parts: dict[object, list[tuple[_Algorithm, Group]]] = {}
+    for group in trained:
+        algorithm = algorithms[id(_make_of(group, optimizer))]
+        parts.setdefault(algorithm.family, []).append((algorithm, group))
+    first_of_entries = {group.entry: group for group in reversed(groups)}
+    found = [
+        x
+        for group in reversed(first_of_entries.values())
+        for x in _mistakes(algorithms[id(_make_of(group, optimizer))], group)
+    ]
+    found = found or [x for members in parts.values() for x in _refused(members, alone=len(parts) == 1)]
+    if found:
+        raise WrongGroups(found)
+    made = [_made(members, optimizer) for members in parts.values()]
+    whole = made[0] if len(made) == 1 else MultiOptimizer(made)
     for group in groups:
         if group.is_frozen:
             for parameter in group.parameters.values():
                 parameter.requires_grad_(False)
-    trained = [x for x in groups if not x.is_frozen or "unfreeze_at" in x.settings]
-    if not trained:
-        raise WrongGroups([("", "every parameter is frozen, so that there is nothing to train")])
-    parts: dict[object, list[tuple[Make, Group]]] = {}
-    for group in trained:
-        make = group.settings.get("optimizer", optimizer)
-        parts.setdefault(_algorithm(make), []).append((make, group))
-    found = [x for members in parts.values() for x in _mistakes(members)]
-    if found:
-        raise WrongGroups(found)
-    made = [_make(members) for members in parts.values()]
-    return made[0] if len(made) == 1 else MultiOptimizer(made)
+    return whole
 
 
-def _algorithm(make: Make) -> object:
-    """What parameters must have in common to be in one optimizer."""
-    called = make.func if isinstance(make, partial) else make
-    return called if inspect.isclass(called) and issubclass(called, Optimizer) else make
+@dataclass(frozen=True)
+class _Algorithm:
+    """What makes optimizers, with one that it has made of a parameter of nobody."""
+
+    make: Make
+    probe: torch.optim.Optimizer
+
+    @property
+    def ours(self) -> bool:
+        return isinstance(self.probe, Optimizer)
+
+    @property
+    def name(self) -> str:
+        return type(self.probe).__name__
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The options of groups that say nothing."""
+        defaults: dict[str, Any] = self.probe.defaults
+        return defaults
+
+    @property
+    def family(self) -> object:
+        """What groups must have in common to be in one optimizer."""
+        return type(self.probe) if self.ours else id(self.make)
 
 
-def _make(members: Sequence[tuple[Make, Group]]) -> torch.optim.Optimizer:
-    first, _ = members[0]
-    defaults = {id(make): _defaults(make) for make, _ in members}
-    return first([_param_group(group, defaults[id(make)], make is first) for make, group in members])
+def _make_of(group: Group, optimizer: Make) -> Make:
+    make: Make = group.settings.get("optimizer", optimizer)
+    return make
 
 
-def _param_group(group: Group, defaults: dict[str, Any], inherits: bool) -> dict[str, Any]:
+def _probed() -> nn.Parameter:
+    """A parameter that every algorithm takes, as it is a matrix."""
+    return nn.Parameter(torch.zeros(1, 1))
+
+
+def _tried(make: Make, groups: Sequence[Group], optimizer: Make) -> _Algorithm:
+    if make is optimizer:
+        return _Algorithm(make, make([_probed()]))
+    try:
+        return _Algorithm(make, make([_probed()]))
+    except (ValueError, TypeError, RuntimeError) as error:
+        entry = next(x.entry for x in groups if x.settings.get("optimizer") is make)
+        raise WrongGroups([(f"{entry}.optimizer", str(error))]) from error
+
+
+def _mistakes(algorithm: _Algorithm, group: Group) -> Iterator[tuple[str, str]]:
+    """Settings of a group that have no meaning, or that its algorithm refuses."""
+    probe, defaults = algorithm.probe, algorithm.defaults
+    own = _own(group)
+    known = [x for x in defaults if x not in ("foreach", "fused")] + ["implementation"] * algorithm.ours
+    wrong = False
+    for key, value in own.items():
+        what = ""
+        if key not in (*known, *defaults):
+            near = get_close_matches(key, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            what = f"{algorithm.name} has no such option{hint} (known: {', '.join(known)})"
+        elif algorithm.ours:
+            try:
+                check_ranges(type(probe), {key: value})
+            except ValueError as error:
+                what = str(error)
+        if what:
+            wrong = True
+            yield f"{group.entry}.{key}", what
+    if group.lr_scale != 1.0 and "lr" not in defaults:
+        yield f"{group.entry}.lr_scale", f"{algorithm.name} has no lr that it could scale"
+    begins = group.settings.get("unfreeze_at", 1)
+    if not isinstance(begins, int) or isinstance(begins, bool) or begins < 1:
+        yield f"{group.entry}.unfreeze_at", f"{begins!r} is not allowed; allowed: a number of steps >= 1"
+    if isinstance(probe, Optimizer) and own and not wrong:
+        try:
+            probe._check_options(defaults | own)
+            probe.add_param_group({"params": [_probed()], **own})
+        except (ValueError, RuntimeError) as error:
+            yield str(group.entry), str(error)
+
+
+def _refused(members: Sequence[tuple[_Algorithm, Group]], alone: bool) -> Iterator[tuple[str, str]]:
+    """What algorithms do not take: parameters of entries, or others beside them."""
+    for algorithm, group in members:
+        if not alone and wants_closure(algorithm.probe):
+            what = f"{algorithm.name} evaluates a closure in its step, so that no other can step beside it"
+            yield f"{group.entry}.optimizer" if group.entry and "optimizer" in group.settings else "", what
+        elif group.entry is not None:
+            try:
+                algorithm.make([_param_group(group, algorithm, algorithm)])
+            except (ValueError, TypeError, RuntimeError) as error:
+                yield group.entry, str(error)
+
+
+def _made(members: Sequence[tuple[_Algorithm, Group]], optimizer: Make) -> torch.optim.Optimizer:
+    """The optimizer of some groups; its own values are those of the run's, if that is one of them."""
+    every = [algorithm for algorithm, _ in members]
+    base = next((x for x in every if x.make is optimizer), every[0])
+    return base.make([_param_group(group, algorithm, base) for algorithm, group in members])
+
+
+def _param_group(group: Group, algorithm: _Algorithm, base: _Algorithm) -> dict[str, Any]:
     """What an optimizer is given.
 
     Args:
-        defaults: the options of the group's algorithm, where it sets none itself.
-        inherits: whether the optimizer has these defaults, so that they need not be said.
+        base: what the group has the values of where it says nothing.
     """
-    # Pairs come as lists from YAML and JSON; torch stores tuples.
-    own = {name: tuple(x) if isinstance(x, list) else x for name, x in group.hyperparameters.items()}
-    given = own if inherits else defaults | own
+    own = given = _own(group)
+    if algorithm is not base:
+        # Options that torch lacks are among the defaults only where they are set.
+        parameters = inspect.signature(type(algorithm.probe)).parameters
+        unset = {name: parameters[name].default for name in base.defaults if name not in algorithm.defaults}
+        given = unset | algorithm.defaults | own
     if "implementation" in own:  # says what the two switches of torch say
         given = {name: x for name, x in given.items() if name not in ("foreach", "fused")}
     if group.lr_scale != 1.0:
-        given = given | {"lr": own.get("lr", defaults["lr"]) * group.lr_scale}
+        given = given | {"lr": own.get("lr", algorithm.defaults["lr"]) * group.lr_scale}
     return {"params": [*group.parameters.items()], "name": group.name, **given}
 
 
-def _defaults(make: Make) -> dict[str, Any]:
-    """The options of an optimizer that are its groups' where they say nothing."""
-    # One that every algorithm takes, as it is a matrix.
-    defaults: dict[str, Any] = make([nn.Parameter(torch.zeros(1, 1))]).defaults
-    return defaults
-
-
-def _mistakes(members: Sequence[tuple[Make, Group]]) -> Iterator[tuple[str, str]]:
-    """Options that algorithms lack or refuse; of the groups that an entry is split into, once."""
-    told: set[str | None] = set()
-    for make, group in members:
-        if group.entry in told:
-            continue
-        told.add(group.entry)
-        algorithm = _algorithm(make)
-        defaults = _defaults(make)
-        ours = inspect.isclass(algorithm) and issubclass(algorithm, Optimizer)
-        known = [name for name in defaults if name not in ("foreach", "fused")] + ["implementation"] * ours
-        name = getattr(algorithm, "__name__", "its optimizer")
-        for key, value in group.hyperparameters.items():
-            if key not in (*known, *defaults):
-                near = get_close_matches(key, known, n=1)
-                hint = f"; did you mean {near[0]}?" if near else ""
-                yield f"{group.entry}.{key}", f"{name} has no such option{hint} (known: {', '.join(known)})"
-            elif ours:
-                try:
-                    check_ranges(algorithm, {key: tuple(value) if isinstance(value, list) else value})  # type: ignore[arg-type]
-                except ValueError as error:
-                    yield f"{group.entry}.{key}", str(error)
-        if group.lr_scale != 1.0 and "lr" not in defaults:
-            yield f"{group.entry}.lr_scale", f"{name} has no lr that it could scale"
+def _own(group: Group) -> dict[str, Any]:
+    """The hyperparameters of a group; pairs come as lists from YAML and JSON, torch stores tuples."""
+    return {name: tuple(x) if isinstance(x, list) else x for name, x in group.hyperparameters.items()}

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from optim_cli import optim
-from optim_cli.optim.param_groups import Structure, WrongGroups, make_optimizer, split
+from optim_cli.optim.lr_scheduler import ExponentialLR, StepLR
+from optim_cli.optim.param_groups import Structure, WrongGroups, make_optimizer, make_scheduler, split
 from optim_cli.optim.param_groups.making import Make
 from tests.optim.param_groups.real_models import PERCEPTRON, mlp, resnet18
 
@@ -183,3 +184,69 @@ def test_options_that_an_algorithm_does_not_take(entries: dict[str, Any], told: 
 def test_what_an_algorithm_refuses_of_parameters_is_told_as_it_says_it() -> None:
     with pytest.raises(ValueError, match=r"Muon only supports 2D parameters"):
         made(mlp(), {"all": {"params": "*", "optimizer": optim.Muon}}, optim.AdamW)
+
+
+def test_a_refusal_leaves_the_model_as_it_was() -> None:
+    model = mlp()
+    entries = {"x": {"params": "body.1.*", "freeze": True}, "y": {"kind": "head", "lrr": 3}}
+    with pytest.raises(WrongGroups, match=r"y\.lrr: AdamW has no such option"):
+        made(model, entries, optim.AdamW)
+    assert all(p.requires_grad for p in model.parameters())
+    del entries["y"]["lrr"]
+    made(model, entries, optim.AdamW)
+    assert not model.get_parameter("body.1.weight").requires_grad
+
+
+@pytest.mark.parametrize(
+    ("entries", "told"),
+    [
+        ({"a": {"params": "*", "momentum": 0.0}}, {"a": "Nesterov momentum requires"}),
+        ({"a": {"ndim": 2, "freeze": True, "lrr": 1}}, {"a.lrr": "SGD has no such option"}),
+        ({"a": {"ndim": 2, "unfreeze_at": "3 epochs"}}, {"a.unfreeze_at": "'3 epochs' is not allowed"}),
+        ({"a": {"ndim": 2, "implementation": "quick"}}, {"a": "Invalid implementation: 'quick'"}),
+        ({"a": {"ndim": 2, "optimizer": partial(optim.AdamW, lr=-1)}}, {"a.optimizer": "Invalid learning"}),
+        ({"a": {"ndim": 1, "optimizer": optim.Muon}}, {"a": "Muon only supports 2D"}),
+        ({"a": {"ndim": 2, "optimizer": optim.LBFGS}}, {"a.optimizer": "LBFGS evaluates a closure"}),
+        ({"a": {"ndim": 2, "optimizer": optim.Muon, "implementation": "fused"}}, {"a": "has no fused"}),
+    ],
+)
+def test_what_an_algorithm_refuses_is_told_of_the_entry(
+    entries: dict[str, Any], told: dict[str, str]
+) -> None:
+    with pytest.raises(WrongGroups) as refused:
+        made(mlp(), entries, partial(optim.SGD, lr=0.1, momentum=0.9, nesterov=True))
+    found = dict(refused.value.mistakes)
+    assert found.keys() == told.keys()
+    assert all(what in found[key] for key, what in told.items()), found
+
+
+def test_options_stay_with_their_entry() -> None:
+    """Also those that torch lacks, and where the entry comes first."""
+    entries = {"first": {"params": "body.*", "optimizer": partial(optim.Adagrad, lr=0.5, capturable=True)}}
+    optimizer = made(mlp(), entries, partial(optim.Adagrad, lr=0.1))
+    assert [bool(x.get("capturable")) for x in optimizer.param_groups] == [True, False]
+    assert optimizer.defaults["lr"] == 0.1
+    optimizer.add_param_group({"params": [("more", nn.Parameter(torch.zeros(2)))]})
+    assert optimizer.param_groups[-1]["lr"] == 0.1
+
+
+def test_schedules_of_entries_beside_that_of_the_others() -> None:
+    entries: dict[str, dict[str, Any]] = {
+        "still": {"params": "body.1.*", "scheduler": {}},
+        "head": {"kind": "head", "scheduler": partial(StepLR, step_size=1, gamma=0.5)},
+        "layers": {"ndim": 2, "layer_decay": 0.5, "scheduler": partial(ExponentialLR, gamma=0.1)},
+    }
+    model = mlp()
+    groups = split(model, entries, PERCEPTRON)
+    optimizer = make_optimizer(groups, partial(optim.SGD, lr=1.0))
+    schedule = make_scheduler(groups, optimizer, partial(StepLR, step_size=1, gamma=0.9))
+    assert schedule is not None
+    optimizer.step()
+    schedule.step()
+    rates = {x["name"]: x["lr"] for x in optimizer.param_groups}
+    assert rates == pytest.approx({"still": 1, "head": 0.5, "layers.1": 0.025, "layers.2": 0.05, "rest": 0.9})
+    only_still = split(mlp(), {"still": entries["still"]})
+    assert make_scheduler(only_still, make_optimizer(only_still, optim.SGD)) is None
+    wrong = split(mlp(), {"a": {"ndim": 2, "scheduler": "cosine"}})
+    with pytest.raises(WrongGroups, match=r"a\.scheduler: 'cosine' is not allowed; allowed: a function"):
+        make_scheduler(wrong, make_optimizer(wrong, optim.SGD))

@@ -251,6 +251,12 @@ def test_random_entries_take_by_first_match_and_keep_the_order(seed: int) -> Non
             {"a": {"ndim": 2, "layer_decay": 0.5}},
             {"a.layer_decay": "the structure of the model has no depth"},
         ),
+        ({"a.0": {"ndim": 2}}, {"": "'a.0' is no name of an entry; allowed: one without dots"}),
+        ({1: {"ndim": 2}}, {"": "1 is no name"}),
+        (
+            {"a": {"kind": "nrm"}, "b": {"params": "haed.*"}, "c": {"params": "head.*"}},
+            {"a.kind": "'nrm'", "b": r"takes no parameter: .*did you mean head\.\*"},
+        ),
         (
             {"a": {"kind": "nrm"}, "b": {"lr": 1.0}, "c": 3},
             {"a.kind": "'nrm'", "b": "does not say", "c": "3 is no entry"},
@@ -294,3 +300,8 @@ def test_conditions_in_words() -> None:
         "any": [{"ndim": 2}, {"ndim": 4, "kind": "head"}],
     }
     assert words_of(condition) == "params a.* or b, (ndim 2) or (ndim 4, kind head), not kind bias"
+
+
+def test_a_structure_that_is_none_is_told() -> None:
+    with pytest.raises(WrongGroups, match=r"structure\.depth\[1\]: 'regex:\(' is no regular expression"):
+        split(mlp(), {"a": {"ndim": 2}}, Structure(depth=["head.*", "regex:("]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from optim_cli.optim.param_groups import Group
+from optim_cli.optim.param_groups.entries import Group
 
 
 class Unfreezing:
