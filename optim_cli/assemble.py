@@ -89,7 +89,8 @@ def refusals(values: Mapping[str, Any], wrong: Collection[str] = ()) -> list[Mis
     """What the constructors say of values that are right one by one: contradictions, missing files.
 
     Every part is made that can be. One that fails otherwise is left alone: the run will meet that failure
-    and tell it with its trace.
+    and tell it with its trace. Of a wrong optimizer, what its entries take is told all the same; some of it
+    may be what is known.
 
     Args:
         wrong: config groups that are known to be wrong.
@@ -100,9 +101,12 @@ def refusals(values: Mapping[str, Any], wrong: Collection[str] = ()) -> list[Mis
     is_new = not values.get("resume")
     for part in PARTS:
         group = _config_group(part)
-        if group in wrong:
-            continue
         try:
+            if part == "groups" and group in wrong:
+                # What entries take does not depend on what they set.
+                _dealt(values, made["model"], entries_of(values))
+            if group in wrong:
+                continue
             told = _contradictions(values, made) if part == "scheduler" and is_new else []
             found += told
             if not told:
@@ -163,20 +167,25 @@ def _model(values: Mapping[str, Any], made: Mapping[str, Any]) -> torch.nn.Modul
 
 def _groups(values: Mapping[str, Any], made: Mapping[str, Any]) -> list[Group]:
     """Deal the parameters of the model out; none where all are trained alike."""
-    node, plugins = values["optimizer"], plugins_of(values)
-    entries = entries_of(values)
-    if not entries and not node.get("strict"):
-        return []
-    begins = unfreezing(values, RunLength(*_lengths(made)))
-    dealt = {}
-    for name, entry in entries.items():
+    plugins, entries = plugins_of(values), {}
+    # Where the trainer is wrong, the groups are those of a run of any length.
+    begins = unfreezing(values, RunLength(*(_lengths(made) if "trainer" in made else (1, 1))))
+    for name, entry in entries_of(values).items():
         own = entry.get("optimizer")
-        dealt[name] = entry | {
+        entries[name] = entry | {
             "optimizer": None if own is None else _algorithm(own, plugins, key_of(name, "optimizer")),
             "unfreeze_at": begins[key_of(name, "unfreeze_at")],
         }
+    return _dealt(values, made["model"], entries)
+
+
+def _dealt(values: Mapping[str, Any], model: torch.nn.Module, entries: Mapping[str, Any]) -> list[Group]:
+    """Split the model by these entries; none of them, and not strict, makes no groups."""
+    strict = values["optimizer"].get("strict") is True
+    if not entries and not strict:
+        return []
     with _refusing_groups():
-        return split(made["model"], dealt, structure_of(values), bool(node.get("strict")))
+        return split(model, entries, structure_of(values), strict)
 
 
 def _optimizer(values: Mapping[str, Any], made: Mapping[str, Any]) -> torch.optim.Optimizer:

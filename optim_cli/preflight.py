@@ -36,7 +36,11 @@ def mistakes_of(job: Job) -> list[Mistake]:
         x for x in mistakes(job.values) if not job.composed.is_unread(x.key) and not _told(x.key, known)
     ]
     wrong = {x.partition(".")[0] for x in (*job.composed.unread, *(x.key for x in found))}
-    return found + refusals(job.values, wrong) + _device(job.values, wrong)
+    told = {x.key for x in found}
+    found += [
+        x for x in refusals(job.values, wrong) if x.key not in told and not job.composed.is_unread(x.key)
+    ]
+    return found + _device(job.values, wrong)
 
 
 def _folder(experiment: Experiment, jobs: list[Job]) -> list[Mistake]:

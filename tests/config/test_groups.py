@@ -14,7 +14,7 @@ from optim_cli.config.check import mistakes
 from tests.command_lines import experiment, told, write
 from tests.experiments import ROOT, config_of
 
-OURS = "optim_cli.optim."
+OURS, GROUPS = "optim_cli.optim.", "optimizer.param_groups"
 COSINE = {"_target_": f"{OURS}lr_scheduler.CosineAnnealingLR", "T_max": None}
 PLATEAU = {"_target_": f"{OURS}lr_scheduler.ReduceLROnPlateau"}
 CYCLE = {"_target_": f"{OURS}lr_scheduler.OneCycleLR", "total_steps": None}
@@ -322,6 +322,52 @@ LINES: list[tuple[list[str], list[str]]] = [
     ),
     (["optimizer.strict=true"], ["optimizer.strict: unknown key"]),
     (["+optimizer.strict=true"], ["optimizer.param_groups: no entry takes body.1.weight, body.1.bias,"]),
+    # Whatever else is wrong, what entries take is told; nothing is told twice.
+    (
+        ["optimizer.lrr=3", "+optimizer.param_groups.a={params: haed.*}"],
+        ["optimizer.lrr: unknown key", f"{GROUPS}.a: takes no parameter: nothing is called so"],
+    ),
+    (
+        ["+optimizer.param_groups.a={params: haed.*}", "+optimizer.param_groups.b={params: '*', lrr: 1}",
+         "+optimizer.param_groups.c={ndim: x}", "+optimizer.param_groups.d={ndim: 7, unfreeze_at: 1 epochs}"],
+        [f"{GROUPS}.c.ndim: 'x' is not", f"{GROUPS}.b.lrr: unknown key", f"{GROUPS}.a: takes no parameter",
+         f"{GROUPS}.d: takes no parameter: it fits none of"],
+    ),
+    (
+        ["trainer.epochs=0", "+optimizer.param_groups.a={params: haed.*, unfreeze_at: 5%}"],
+        ["trainer.epochs: 0 is not allowed", f"{GROUPS}.a: takes no parameter"],
+    ),
+    (
+        ["trainer.epochs=0", "+optimizer.param_groups.a={ndim: 1, unfreeze_at: 5%, foreach: true}"],
+        [f"{GROUPS}.a.foreach: unknown key", "trainer.epochs: 0 is not allowed"],
+    ),
+    (
+        ["trainer.epochs=0", "model=cnn", "optimizer/param_groups=muon", f"{GROUPS}.matrices.ndim=4",
+         f"{GROUPS}.matrices.unfreeze_at=5%"],
+        ["trainer.epochs: 0 is not allowed", f"{GROUPS}.matrices: Muon only supports 2D"],
+    ),
+    (
+        ["optimizer/param_groups=mien", "+optimizer.strict=true"],
+        ["optimizer/param_groups: 'mien' is no choice"],
+    ),
+    (
+        ["~model.structure", "optimizer/param_groups=backbone_head"],
+        [f"{GROUPS}.backbone: the head is asked for", f"{GROUPS}.head: the head is asked for"],
+    ),
+    # Of what an algorithm refuses, the entry is told.
+    (
+        ["model=cnn", "optimizer/param_groups=muon", f"{GROUPS}.matrices.ndim=4"],
+        [f"{GROUPS}.matrices: Muon only supports 2D"],
+    ),
+    (
+        [f"+{GROUPS}.a={{kind: head, optimizer: {{_target_: optim_cli.optim.LBFGS}}}}"],
+        [f"{GROUPS}.a.optimizer: LBFGS evaluates a closure in its step, so that no other can step beside it "
+         f"[command line: +{GROUPS}.a="],
+    ),
+    (
+        ["optimizer/param_groups=muon", f"+{GROUPS}.matrices.implementation=fused"],
+        [f"{GROUPS}.matrices: Muon has no fused execution"],
+    ),
     (["optimizer/param_groups=[]"], []),
     (["optimizer/param_groups=[backbone_head]", "~optimizer.param_groups.head"], []),
     (['+optimizer.param_groups.mine={params: "*.bias", weight_decay: 0.0}'], []),
