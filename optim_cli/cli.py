@@ -100,6 +100,10 @@ def _parsed(parser: ArgumentParser) -> Namespace:
     arguments = parser.parse_intermixed_args(words)
     if arguments.experimental_rerun is not None:
         _refuse(["--experimental-rerun reads a pickle, which may run anything; use rerun=DIR"])
+    others = ("cfg", "info", "shell_completion")
+    beside = [f"--{x.replace('_', '-')}" for x in others if getattr(arguments, x)]
+    if _previews(arguments) and beside:
+        _refuse([f"{_previews(arguments)[0]} and {beside[0]}: each shows something and ends; leave one out"])
     return arguments
 
 
@@ -119,7 +123,7 @@ def _hydra(parser: ArgumentParser, arguments: Namespace) -> None:
     register([main, *(Path(x).resolve() for x in [arguments.config_dir] if x)])
     where = search_path(main, arguments.config_dir)
     helps = arguments.help or arguments.hydra_help
-    if (arguments.schedule is not None or arguments.groups) and not helps:
+    if _previews(arguments) and not helps:
         _preview(arguments, where)
         return
     only_tells = helps or arguments.shell_completion or arguments.info
@@ -129,18 +133,23 @@ def _hydra(parser: ArgumentParser, arguments: Namespace) -> None:
         _checked(parser, arguments, where, run=not only_tells and arguments.cfg is None)
 
 
+def _previews(arguments: Namespace) -> list[str]:
+    """The options that show something of a run, as they are written."""
+    asked = {"--groups": arguments.groups, "--schedule": arguments.schedule is not None}
+    return [option for option, is_there in asked.items() if is_there]
+
+
 def _preview(arguments: Namespace, where: ConfigSearchPath) -> None:
     """Draw a schedule, print parameter groups, or tell what is wrong."""
-    from rich.console import Console
-
     from optim_cli.config.experiment import Experiment
     from optim_cli.preview.command import draw
     from optim_cli.preview.groups import print_groups
+    from optim_cli.preview.output import Output
 
     experiment = Experiment(where, arguments.config_name, arguments.overrides, arguments.multirun)
-    mistakes = print_groups(experiment, Console()) if arguments.groups else []
+    mistakes = print_groups(experiment, Output()) if arguments.groups else []
     if arguments.schedule is not None and not mistakes:
-        mistakes = draw(experiment, arguments.schedule, Console())
+        mistakes = draw(experiment, arguments.schedule, Output())
     if mistakes:
         _refuse(map(str, mistakes))
 
@@ -186,7 +195,8 @@ def _give_to_hydra(
     options = []
     for action in parser._actions:
         value = getattr(arguments, action.dest, None)
-        if action.option_strings and value not in (None, False):
+        is_ours = action.dest in ("groups", "schedule")  # which Hydra does not know
+        if action.option_strings and not is_ours and value not in (None, False):
             name = max(action.option_strings, key=len)
             options.append(name if value is True else f"{name}={value}")
     sys.argv[1:] = [*arguments.overrides, *options]

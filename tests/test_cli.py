@@ -165,6 +165,11 @@ WRONG: list[tuple[list[str], list[str]]] = [
     (["dataset=mnist", "dataset.root=nowhere"], ["nowhere", "dataset.root"]),
     (["optimizer=sgd", "optimizer.momentum=0"], ["Nesterov momentum requires", "momentum=0"]),
     (["hydra.run.dir=used"], ["hydra.run.dir: 'used': holds another run's results"]),
+    (
+        ["seed=1", "--groups", "--cfg", "job"],
+        ["--groups and --cfg: each shows something and ends"],
+    ),
+    (["--schedule", "--info", "defaults"], ["--schedule and --info: each shows something"]),
     (["-m", "optimizer.lr=-1,-2"], ["optimizer.lr: -1 is not allowed"]),
 ]
 FAILING = ["hydra.run.dir=failing"]

@@ -95,6 +95,7 @@ ALLOWED: dict[str, set[str]] = {
     "preview": {"torch.", "optim_cli."},
     "preview/terminal.py": {"plotille", "rich.", "optim_cli.preview."},
     "preview/picture.py": {"matplotlib.", "optim_cli.preview.", "optim_cli.whole_file"},
+    "preview/output.py": {"rich.console"},
     "preview/command.py": {"torch.", "rich.", "optim_cli."},
     "preview/groups.py": {"torch.", "rich.", "optim_cli."},
     "preflight.py": {"omegaconf.errors", "optim_cli."},

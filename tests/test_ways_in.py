@@ -25,6 +25,7 @@ HEAVY = {"torch", "torchvision", "numpy", "matplotlib", "sklearn", "pydantic", "
 COMMANDS = (
     ["--help"],
     ["--hydra-help"],
+    ["--groups", "--schedule", "--help"],
     ["--cfg", "job", "optimizer=sgd"],
     ["--info", "defaults"],
     ["--shell-completion", "install=bash"],
@@ -78,6 +79,10 @@ def test_help_is_for_people(told: dict[str, subprocess.CompletedProcess[str]]) -
     for key in ("resume=DIR", "rerun=DIR", "-m", "--cfg job", "--info", "--config-dir DIR", "--hydra-help"):
         assert key in text
     assert "_target_" not in text, "the whole config is for --cfg job"
+
+
+def test_help_beside_a_preview(told: dict[str, subprocess.CompletedProcess[str]]) -> None:
+    assert told["--groups"].stdout == told["--help"].stdout
 
 
 def test_help_shows_every_choice(told: dict[str, subprocess.CompletedProcess[str]]) -> None:

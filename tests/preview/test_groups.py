@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import sys
 from io import StringIO
 from pathlib import Path
@@ -13,7 +15,7 @@ from rich.console import Console
 from optim_cli.preview.groups import print_groups
 from tests.command_lines import experiment, write
 from tests.experiments import without_trace
-from tests.test_ways_in import executed
+from tests.test_ways_in import PATIENCE, environment, executed
 
 PYTHON = (sys.executable, "-m", "optim_cli")
 
@@ -107,3 +109,17 @@ def test_the_command(tmp_path: Path) -> None:
     assert "did you mean optimizer.param_groups.head.lr?" in done.stderr
     assert without_trace(done.stderr)
     assert not list(tmp_path.iterdir())
+
+
+def test_nobody_reads_it_any_more(tmp_path: Path) -> None:
+    """It ends as `--cfg job` does, without a trace."""
+    command = [*PYTHON, "--groups", "model.hidden=[8]"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment(), stdout=pipe, stderr=pipe, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(PATIENCE) == 128 + signal.SIGPIPE
