@@ -82,12 +82,18 @@ def mistakes_in_groups(config: Mapping[str, Any], plugins: Collection[str]) -> l
     beside = {key: value for key, value in optimizer.items() if key in _OF_OPTIMIZER}
     found = unlike(_OF_OPTIMIZER, beside, "optimizer.")
     entries = entries_of(config)
-    found += [Mistake(key_of(key), what) for key, what in mistakes(entries)]
+    found += [Mistake(key_of(key), _in_yaml(what)) for key, what in mistakes(entries)]
     for name, entry in entries.items():
         if isinstance(entry, Mapping) and "." not in name:
             found += _mistakes_in_entry(entry, key_of(name), given_to("optimizer", optimizer), plugins)
             found += _unsaid(entry, key_of(name), config.get("model"))
     return [*found, *_wrong_pace(config)]
+
+
+def _in_yaml(what: str) -> str:
+    """A message, with the value that it begins with as YAML has it where Python calls it otherwise."""
+    first, space, rest = what.partition(" ")
+    return {"None": "null", "True": "true", "False": "false"}.get(first, first) + space + rest
 
 
 def _mistakes_in_entry(

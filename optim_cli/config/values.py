@@ -6,6 +6,7 @@ Types and ranges are declared beside the parameters they check.
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any, get_origin
@@ -162,7 +163,7 @@ def _refusal(key: str, hint: Any, values: Mapping[str, Any], name: str, path: li
 
 
 def shown(value: Any) -> str:
-    """A value as YAML has it: a tuple stands for a list here, None for null."""
-    if value is None:
-        return "null"
+    """A value as YAML has it: a tuple stands for a list here, None for null, True for true."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
     return repr(list(value)) if isinstance(value, tuple) else repr(value)

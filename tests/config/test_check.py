@@ -71,7 +71,7 @@ WRONG: list[tuple[str, Any, tuple[str, ...]]] = [
     # types
     ("optimizer.lr", "fast", ("'fast'", "allowed: a number")),
     ("optimizer.lr", "0.1", ("'0.1'", "allowed: a number")),
-    ("optimizer.lr", True, ("True", "allowed: a number")),
+    ("optimizer.lr", True, ("true is not allowed", "allowed: a number")),
     ("optimizer.lr", None, ("null", "allowed: a number")),
     ("optimizer.lr", {}, ("{}", "allowed: a number")),
     ("optimizer.amsgrad", "yes", ("'yes'", "allowed: true or false")),
@@ -96,7 +96,7 @@ WRONG: list[tuple[str, Any, tuple[str, ...]]] = [
     ("trainer.epochs", 0, ("0", "greater than or equal to 1")),
     ("trainer.max_steps", -5, ("-5", "greater than or equal to 1")),
     ("trainer.clip_norm", 0, ("0", "a number greater than 0 or null")),
-    ("trainer.clip_value", True, ("True", "a number greater than 0 or null")),
+    ("trainer.clip_value", True, ("true is not allowed", "a number greater than 0 or null")),
     ("scheduler.pct_start", 1.5, ("1.5", "less than or equal to 1")),
     ("scheduler.total_steps", 0, ("0", "greater than or equal to 1")),
     ("scheduler.total_steps", "0%", ("'0%'", "greater than or equal to 1")),

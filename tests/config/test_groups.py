@@ -39,6 +39,9 @@ def with_entries(values: dict[str, Any], entries: Any, **groups: Any) -> dict[st
 MISTAKEN: list[tuple[Any, dict[str, str]]] = [
     (3, {"": "3 is not allowed; allowed: a mapping"}),
     ({"a": 3}, {".a": "3 is no entry; allowed: a mapping with params, modules,"}),
+    ({"a": None}, {".a": "null is no entry; allowed"}),
+    ({"a": {"any": [True]}}, {".a.any[0]": "true is not allowed; allowed: a condition"}),
+    ({"a": {"ndim": False, "lr": True}}, {".a.ndim": "false is not", ".a.lr": "true is not allowed"}),
     ({"a": {"lr": 1.0}}, {".a": 'does not say what it takes; give one or more of params, modules, ndim'}),
     ({"rest": {"ndim": 1}}, {".rest": "the name is that of what no entry takes; choose another"}),
     ({"a.b": {"ndim": 1}}, {"": "'a.b' is no name of an entry; allowed: one without dots"}),
@@ -105,7 +108,7 @@ def test_mistakes(default: dict[str, Any], entries: Any, expected: dict[str, str
 
 def test_mistakes_are_told_together(default: dict[str, Any]) -> None:
     entries = {
-        name: entry for case, _ in MISTAKEN[5:-1] for name, entry in {f"a{id(case)}": case["a"]}.items()
+        name: entry for case, _ in MISTAKEN[8:-1] for name, entry in {f"a{id(case)}": case["a"]}.items()
     }
     found = mistakes(with_entries(default, entries, trainer={}))
     assert len({x.key.split(".")[2] for x in found if x.key.startswith("optimizer")}) == len(entries)
