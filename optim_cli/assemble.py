@@ -47,9 +47,9 @@ from optim_cli.config.targets import (
 from optim_cli.config.values import SUPPLIED
 from optim_cli.datasets.dataset import Dataset
 from optim_cli.errors import ConfigError, user_frames
-from optim_cli.optim.lr_scheduler.groupwise import GroupwiseLR, SomeGroups
+from optim_cli.optim.lr_scheduler.groupwise import GroupwiseLR
 from optim_cli.optim.lr_scheduler.parts import ChainedScheduler, SequentialLR
-from optim_cli.optim.param_groups import Group, Make, WrongGroups, make_optimizer, split
+from optim_cli.optim.param_groups import Group, Make, WrongGroups, make_optimizer, scopes, split
 from optim_cli.training.averaging import Average
 from optim_cli.training.loop import Training
 from optim_cli.training.scheduling import Pace
@@ -264,17 +264,10 @@ def _contradictions(values: Mapping[str, Any], made: Mapping[str, Any]) -> list[
 def _scoped(values: Mapping[str, Any], made: Mapping[str, Any]) -> list[tuple[Plan, torch.optim.Optimizer]]:
     """The schedules, each with the optimizer, or the groups of it, whose values it sets."""
     plans, optimizer = planned(values, *_lengths(made)), made["optimizer"]
-    own = schedules_of(values)
-    if not own:
+    if not schedules_of(values):
         return [(plan, optimizer) for plan in plans.values()]
-    entries = {group.name: group.entry for group in made["groups"]}
-    indices: dict[str | None, list[int]] = {}
-    for index, group in enumerate(optimizer.param_groups):
-        entry = entries[group["name"]]
-        indices.setdefault(entry if entry in own else None, []).append(index)
-    return [
-        (plan, SomeGroups(optimizer, indices[entry])) for entry, plan in plans.items() if entry in indices
-    ]
+    found = scopes(made["groups"], optimizer)
+    return [(plan, found[entry]) for entry, plan in plans.items() if entry in found]
 
 
 def _scheduler(values: Mapping[str, Any], made: Mapping[str, Any]) -> LRScheduler | None:
