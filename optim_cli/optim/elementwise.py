@@ -40,6 +40,7 @@ class Elementwise(Fusing):
     """
 
     sparse_states: ClassVar[bool] = False
+    states_span: ClassVar[bool] = True
     scalars: ClassVar[Callable[..., Mapping[str, Any]]]
     rule: ClassVar[Callable[..., tuple[Any, ...]]]
 

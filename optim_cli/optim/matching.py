@@ -25,10 +25,12 @@ class Needs:
     Attributes:
         options: keys of every group.
         states: names of what is kept of a parameter, in a group with given options.
+        span: whether tensors of a state have the parameter's shape together; of others nothing is known.
     """
 
     options: Collection[str]
     states: Callable[[Group], Collection[str]]
+    span: bool
 
 
 def by_name(groups: Sequence[Group], needs: Sequence[Needs], state_dict: StateDict) -> StateDict:
@@ -69,7 +71,7 @@ def _fits(groups: Sequence[Group], needs: Sequence[Needs], state_dict: StateDict
     return all(
         _holds(saved, needed.options)
         and all(
-            _is_of(needed, saved, held.get(i)) and _is_of_shape(held.get(i), p.shape)
+            _is_of(needed, saved, held.get(i)) and _is_of_shape(needed, held.get(i), p.shape)
             for i, p in zip(saved["params"], group["params"], strict=True)
         )
         for group, needed, saved in zip(groups, needs, state_dict["param_groups"], strict=True)
@@ -97,11 +99,9 @@ def _laid_out(groups: Sequence[Group], needs: Sequence[Needs], state_dict: State
             told.dropped.pop(name, None)
             if i is None:
                 told.new.append(name)
-            elif held is not None and not (
-                _holds(source, needed.options) and _is_of(needed, found[-1], held)
-            ):
+            elif held is not None and not (_holds(source, needed.options) and _is_of(needed, source, held)):
                 told.other.append(name)
-            elif held is not None and not _is_of_shape(held, p.shape):
+            elif held is not None and not _is_of_shape(needed, held, p.shape):
                 told.reshaped.append(name)
             elif held is not None:
                 state[position] = held
@@ -196,8 +196,10 @@ def _options_of(index: int, groups: Sequence[Group], saved: Sequence[Group]) -> 
     return saved[index] if len(groups) == len(saved) else {}
 
 
-def _is_of_shape(held: Any, shape: torch.Size) -> bool:
+def _is_of_shape(needed: Needs, held: Any, shape: torch.Size) -> bool:
     """Whether a state is of a parameter of a shape: sums over rows and columns span it together."""
+    if not needed.span:
+        return True
     shapes = [x.shape for x in held.values() if isinstance(x, Tensor)] if isinstance(held, dict) else []
     try:
         return not shapes or torch.broadcast_shapes(*shapes) == shape

@@ -82,6 +82,7 @@ class Optimizer(torch.optim.Optimizer):
         sparse_gradients: whether gradients may or must be sparse.
         beyond_torch: options that torch lacks; groups hold them only where they are set.
         state_of_all: whether the state is of all parameters in their order, so that names do not part it.
+        states_span: whether the tensors kept of a parameter have its shape together.
     """
 
     lacks: ClassVar[Mapping[str, str]] = {}
@@ -89,6 +90,7 @@ class Optimizer(torch.optim.Optimizer):
     sparse_gradients: ClassVar[Literal["refused", "accepted", "required"]] = "refused"
     beyond_torch: ClassVar[tuple[str, ...]] = ()
     state_of_all: ClassVar[bool] = False
+    states_span: ClassVar[bool] = False
 
     # Keys that checkpoints written before torch had them lack, by option name.
     _absent_in_old_checkpoints: ClassVar[dict[str, Any]] = {
@@ -225,7 +227,8 @@ def needs_of(optimizer: torch.optim.Optimizer) -> Needs:
     recent = {*Optimizer._absent_in_old_checkpoints, *getattr(optimizer, "beyond_torch", ())}
     names = optimizer.state_names if isinstance(optimizer, Optimizer) else Optimizer.state_names
     # Old checkpoints lack some options.
-    return Needs({*optimizer.defaults} - recent, lambda options: names(optimizer.defaults | options))
+    span = bool(getattr(optimizer, "states_span", False))
+    return Needs({*optimizer.defaults} - recent, lambda options: names(optimizer.defaults | options), span)
 
 
 def _laid_out_and_spared(optimizer: torch.optim.Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:

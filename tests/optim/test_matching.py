@@ -197,6 +197,44 @@ def test_a_state_that_lacks_what_an_algorithm_keeps_is_anothers(
     assert not target.state
 
 
+class Norms(Optimizer):
+    """Keeps something that does not have the parameter's shape."""
+
+    def __init__(self, params: Any, lr: float = 0.1) -> None:
+        super().__init__(params, {"lr": lr})
+
+    def _update(self) -> None:
+        for group in self.param_groups:
+            for p in group["params"]:
+                self.state[p]["corner"] = torch.eye(p.shape[0])
+
+
+def test_states_of_unknown_shapes_go_on(generator: torch.Generator) -> None:
+    weights = drawn(generator, SHAPES)
+    source = Norms(weights.items())
+    step(source, 0)
+    target = Norms(copied(weights).items())
+    silently(target, as_saved(source.state_dict()))
+    moved = Norms(reversed(copied(weights).items()))
+    silently(moved, as_saved(source.state_dict()))
+    for optimizer in (target, moved):
+        assert [len(x["corner"]) for x in optimizer.state.values()] == [len(x) for x in params_of(optimizer)]
+
+
+def test_a_state_is_judged_by_the_options_that_it_was_saved_with(generator: torch.Generator) -> None:
+    weights = drawn(generator, SHAPES)
+    groups = [group(weights, "a", "b"), group(weights, "c", "d", amsgrad=True)]
+    source = ALGORITHMS["Adam"](groups)
+    step(source, 0)
+    here = copied(weights)
+    target = ALGORITHMS["Adam"]([group(here, "c", "d", amsgrad=True), group(here, "a", "b")])
+    silently(target, as_saved(source.state_dict()))
+    assert all(
+        torch.equal(target.state[here[x]]["exp_avg"], source.state[weights[x]]["exp_avg"]) for x in SHAPES
+    )
+    step(target, 1)
+
+
 def test_many_names_are_counted(generator: torch.Generator) -> None:
     weights = drawn(generator, {f"p{i}": (1,) for i in range(20)})
     source = ALGORITHMS["SGD"](weights.items())

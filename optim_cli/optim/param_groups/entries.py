@@ -102,7 +102,8 @@ def split(
     if found:
         # Of those that are right by themselves it is known at least whether they fit anything.
         wrong = {key.partition(".")[0] for key, _ in found}
-        right = {} if {"", "structure"} & wrong else {x: y for x, y in entries.items() if x not in wrong}
+        right = {x: y for x, y in entries.items() if _is_name(x) and x not in wrong}
+        right = {} if "structure" in wrong else right
         raise WrongGroups([*found, *_fitting_nothing(right, subjects, structure)])
     taken: dict[str | None, list[Subject]] = {**{name: [] for name in entries}, None: []}
     for subject in subjects:
@@ -125,7 +126,7 @@ def split(
 def mistakes(entries: Mapping[str, Entry]) -> Iterator[tuple[str, str]]:
     """What is wrong with entries, whatever the model and the algorithms are: (key, what)."""
     for name, entry in entries.items():
-        if not isinstance(name, str) or not name or "." in name:
+        if not _is_name(name):
             yield "", f"{name!r} is no name of an entry; allowed: one without dots"
             continue
         if name == REST:
@@ -148,6 +149,10 @@ def wrong_structure(structure: Structure) -> Iterator[tuple[str, str]]:
     yield from wrong_patterns(structure.head, "head")
     for index, patterns in enumerate(structure.depth):
         yield from wrong_patterns(patterns, f"depth[{index}]")
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and value != "" and "." not in value
 
 
 def _is_number(value: object) -> bool:

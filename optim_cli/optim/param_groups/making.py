@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -39,19 +39,26 @@ def make_optimizer(groups: Sequence[Group], optimizer: Make) -> torch.optim.Opti
     trained = [x for x in groups if not x.is_frozen or "unfreeze_at" in x.settings]
     if not trained:
         raise WrongGroups([("", "every parameter is frozen, so that there is nothing to train")])
-    makes = {id(make): make for make in (_make_of(x, optimizer) for x in groups)}
-    algorithms = {key: _tried(make, groups, optimizer) for key, make in makes.items()}
+    algorithms: dict[int, _Algorithm] = {}
+    found: list[tuple[str, str]] = []
+    wrong: set[str | None] = set()
+    for entry, members in _by_entry(groups).items():
+        make = _make_of(members[0], optimizer)
+        try:
+            algorithms.setdefault(id(make), _Algorithm(make, make([_probed()])))
+        except (ValueError, TypeError, RuntimeError) as error:
+            if make is optimizer:
+                raise
+            told = [(f"{entry}.optimizer", str(error))]
+        else:
+            told = [*_mistakes(algorithms[id(make)], members[0])]
+        found += told
+        wrong |= {entry} if told else set()
+    right = [(algorithms[id(_make_of(x, optimizer))], x) for x in trained if x.entry not in wrong]
     parts: dict[object, list[tuple[_Algorithm, Group]]] = {}
-    for group in trained:
-        algorithm = algorithms[id(_make_of(group, optimizer))]
+    for algorithm, group in right:
         parts.setdefault(algorithm.family, []).append((algorithm, group))
-    first_of_entries = {group.entry: group for group in reversed(groups)}
-    found = [
-        x
-        for group in reversed(first_of_entries.values())
-        for x in _mistakes(algorithms[id(_make_of(group, optimizer))], group)
-    ]
-    found = found or [x for members in parts.values() for x in _refused(members, alone=len(parts) == 1)]
+    found += _refused(right, alone=len(parts) == 1)
     if found:
         raise WrongGroups(found)
     made = [_made(members, optimizer) for members in parts.values()]
@@ -100,21 +107,21 @@ def _probed() -> nn.Parameter:
     return nn.Parameter(torch.zeros(1, 1))
 
 
-def _tried(make: Make, groups: Sequence[Group], optimizer: Make) -> _Algorithm:
-    if make is optimizer:
-        return _Algorithm(make, make([_probed()]))
-    try:
-        return _Algorithm(make, make([_probed()]))
-    except (ValueError, TypeError, RuntimeError) as error:
-        entry = next(x.entry for x in groups if x.settings.get("optimizer") is make)
-        raise WrongGroups([(f"{entry}.optimizer", str(error))]) from error
+def _by_entry(groups: Sequence[Group]) -> dict[str | None, list[Group]]:
+    """The groups of each entry, which has one or one for every layer."""
+    found: dict[str | None, list[Group]] = {}
+    for group in groups:
+        found.setdefault(group.entry, []).append(group)
+    return found
 
 
 def _mistakes(algorithm: _Algorithm, group: Group) -> Iterator[tuple[str, str]]:
     """Settings of a group that have no meaning, or that its algorithm refuses."""
     probe, defaults = algorithm.probe, algorithm.defaults
     own = _own(group)
-    known = [x for x in defaults if x not in ("foreach", "fused")] + ["implementation"] * algorithm.ours
+    known = [x for x in defaults if x not in ("foreach", "fused")]
+    if isinstance(probe, Optimizer):  # which take more than is among the defaults
+        known += ["implementation", *(x for x in probe.beyond_torch if x not in defaults)]
     wrong = False
     for key, value in own.items():
         what = ""
@@ -125,7 +132,7 @@ def _mistakes(algorithm: _Algorithm, group: Group) -> Iterator[tuple[str, str]]:
         elif algorithm.ours:
             try:
                 check_ranges(type(probe), {key: value})
-            except ValueError as error:
+            except (ValueError, TypeError) as error:
                 what = str(error)
         if what:
             wrong = True
@@ -145,15 +152,19 @@ def _mistakes(algorithm: _Algorithm, group: Group) -> Iterator[tuple[str, str]]:
 
 def _refused(members: Sequence[tuple[_Algorithm, Group]], alone: bool) -> Iterator[tuple[str, str]]:
     """What algorithms do not take: parameters of entries, or others beside them."""
-    for algorithm, group in members:
+    algorithms = {group.entry: algorithm for algorithm, group in members}
+    for entry, groups in _by_entry([group for _, group in members]).items():
+        algorithm = algorithms[entry]
         if not alone and wants_closure(algorithm.probe):
             what = f"{algorithm.name} evaluates a closure in its step, so that no other can step beside it"
-            yield f"{group.entry}.optimizer" if group.entry and "optimizer" in group.settings else "", what
-        elif group.entry is not None:
+            yield f"{entry}.optimizer" if entry and "optimizer" in groups[0].settings else "", what
+        elif entry is not None:
             try:
-                algorithm.make([_param_group(group, algorithm, algorithm)])
+                # As one group, so that all of them are named together.
+                every = {name: p for group in groups for name, p in group.parameters.items()}
+                algorithm.make([_param_group(replace(groups[0], parameters=every), algorithm, algorithm)])
             except (ValueError, TypeError, RuntimeError) as error:
-                yield group.entry, str(error)
+                yield entry, str(error)
 
 
 def _made(members: Sequence[tuple[_Algorithm, Group]], optimizer: Make) -> torch.optim.Optimizer:

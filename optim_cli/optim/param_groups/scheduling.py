@@ -30,6 +30,7 @@ def make_scheduler(
 
     Raises:
         WrongGroups: a setting that makes no schedule.
+        ValueError: the optimizer was not made of these groups.
     """
     makes = {x.entry: x.settings["scheduler"] for x in groups if "scheduler" in x.settings}
     wrong = {entry: make for entry, make in makes.items() if make != {} and not callable(make)}
@@ -47,9 +48,19 @@ def make_scheduler(
 
 
 def scopes(groups: Sequence[Group], optimizer: Optimizer) -> dict[str | None, SomeGroups]:
-    """The parameter groups of each entry that has a schedule of its own; under None those of all others."""
-    own = {x.name: x.entry for x in groups if "scheduler" in x.settings}
+    """The parameter groups of each entry that has a schedule of its own; under None those of all others.
+
+    Raises:
+        ValueError: the optimizer was not made of these groups.
+    """
+    entries = {x.name: x.entry if "scheduler" in x.settings else None for x in groups}
     indices: dict[str | None, list[int]] = {}
     for index, group in enumerate(optimizer.param_groups):
-        indices.setdefault(own.get(group["name"]), []).append(index)
+        name = group.get("name")
+        if name not in entries:
+            raise ValueError(
+                f"param_groups[{index}] is called {name!r}, and the groups are {', '.join(entries)}; "
+                "take the optimizer that make_optimizer made of them"
+            )
+        indices.setdefault(entries[name], []).append(index)
     return {entry: SomeGroups(optimizer, some) for entry, some in indices.items()}

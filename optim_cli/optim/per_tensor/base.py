@@ -25,6 +25,7 @@ class PerTensor(Composition):
     unscaled or clipped, `update` gets copies, a portion at a time.
     """
 
+    states_span: ClassVar[bool] = True
     lacks: ClassVar[Mapping[str, str]] = {"fused": "its step takes sums or products over whole tensors"}
 
     def create(self, p: Tensor) -> State:

@@ -250,3 +250,30 @@ def test_schedules_of_entries_beside_that_of_the_others() -> None:
     wrong = split(mlp(), {"a": {"ndim": 2, "scheduler": "cosine"}})
     with pytest.raises(WrongGroups, match=r"a\.scheduler: 'cosine' is not allowed; allowed: a function"):
         make_scheduler(wrong, make_optimizer(wrong, optim.SGD))
+
+
+def test_what_is_wrong_with_several_entries_is_told_together() -> None:
+    entries = {
+        "a": {"params": "body.1.*", "optimizer": partial(optim.SGD, nesterov=True)},
+        "b": {"params": "body.4.*", "optimizer": partial(optim.SGD, lr=-1)},
+        "c": {"kind": "head", "lr": "x"},
+        "d": {"params": "*", "optimizer": optim.Muon, "layer_decay": 0.5},
+    }
+    with pytest.raises(WrongGroups) as refused:
+        made(mlp(), entries, optim.AdamW)
+    assert [key for key, _ in refused.value.mistakes] == ["a.optimizer", "b.optimizer", "c.lr", "d"]
+
+
+def test_options_of_an_entry_count_for_its_parameters() -> None:
+    model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Linear(3, 2))
+    optimizer = made(
+        model, {"all": {"ndim": [2, 4], "flatten": True}, "not": {"ndim": 1, "freeze": True}}, optim.Muon
+    )
+    assert [x["name"] for x in optimizer.param_groups] == ["all"]
+
+
+def test_schedules_want_the_optimizer_of_the_groups() -> None:
+    model = mlp()
+    groups = split(model, {"head": {"kind": "head", "scheduler": {}}}, PERCEPTRON)
+    with pytest.raises(ValueError, match="called None, and the groups are head, rest; take the optimizer"):
+        make_scheduler(groups, optim.AdamW(model.parameters()), partial(StepLR, step_size=1))
