@@ -102,7 +102,7 @@ def _parsed(parser: ArgumentParser) -> Namespace:
         _refuse(["--experimental-rerun reads a pickle, which may run anything; use rerun=DIR"])
     others = ("cfg", "info", "shell_completion")
     beside = [f"--{x.replace('_', '-')}" for x in others if getattr(arguments, x)]
-    if _previews(arguments) and beside:
+    if _previews(arguments) and beside and not (arguments.help or arguments.hydra_help):
         _refuse([f"{_previews(arguments)[0]} and {beside[0]}: each shows something and ends; leave one out"])
     return arguments
 

@@ -137,7 +137,9 @@ def plan(training: Training, values: Mapping[str, Any], choices: Mapping[str, st
     optimizer = training.optimizer
     algorithms = dict.fromkeys(type(x).__name__ for x in getattr(optimizer, "optimizers", (optimizer,)))
     groups, rate = training.groups, values["optimizer"].get("lr")
-    acts = not groups or any("optimizer" not in x.settings and not never_unfrozen(x) for x in groups)
+    acts = not groups or any(
+        not ({"optimizer", "lr"} & x.settings.keys() or never_unfrozen(x)) for x in groups
+    )
     scheduler, averages = training.scheduler, training.averages.values()
     steps = training.total_steps
     return Plan(

@@ -180,6 +180,7 @@ def test_what_a_run_shows(tmp_path: Path) -> None:
 HEADERS: list[tuple[tuple[str, ...], str, list[str]]] = [
     (("scheduler=onecycle",), "AdamW, lr 0.003", []),
     (("recipe=digits/torch_per_parameter",), "SGD, lr 0.001", ["backbone: lr 0.01", "head: "]),
+    (("+optimizer.param_groups.all={params: '*', lr: 0.5}",), "AdamW", ["all: lr 0.5"]),
     (
         ("optimizer/param_groups=layer_decay", "scheduler=cyclic", "scheduler.max_lr=[0.1,0.2]"),
         "AdamW, lr 0.003",

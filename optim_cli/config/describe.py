@@ -62,7 +62,9 @@ def element(hint: Any, index: int) -> Any:
     for part in (hint, *get_args(hint)):
         origin, arguments = get_origin(part), get_args(part)
         if origin is Annotated:
-            return element(arguments[0], index)
+            found = element(arguments[0], index)
+            if found is not arguments[0]:
+                return found
         if origin is tuple and Ellipsis not in arguments:
             return arguments[min(index, len(arguments) - 1)]
         if inspect.isclass(origin) and issubclass(origin, Sequence):

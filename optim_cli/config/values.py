@@ -9,7 +9,8 @@ import inspect
 import json
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
-from typing import Any, get_origin
+from types import UnionType
+from typing import Any, Union, get_origin
 
 from pydantic import ConfigDict, ValidationError, create_model
 
@@ -144,7 +145,15 @@ def unlike(
             name = numbered[str(field)]
             told_at = prefix + name + "".join(f"[{x}]" for x in path if isinstance(x, int))
             told.setdefault(told_at, _refusal(told_at, fields[name][0], values, name, path))
-        found += told.values()
+        # A list is wrong as a number, too, where either may stand.
+        either = [
+            prefix + name for name, (hint, _) in fields.items() if get_origin(hint) in (Union, UnionType)
+        ]
+        found += [
+            mistake
+            for at, mistake in told.items()
+            if at not in either or not any(x.startswith(f"{at}[") for x in told)
+        ]
     return found
 
 

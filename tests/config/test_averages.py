@@ -36,6 +36,14 @@ def averaged(values: dict[str, Any], averaging: dict[str, Any], **groups: Any) -
         ({"decay": 0.9}, {".decay": "there is no average that it could be of; choose one with averaging="}),
         ({"a": EMA, "b": {"_target_": None}}, {".b._target_": "None may not be called"}),
         (EMA | {"typo": {"decay": 1}}, {".typo": "unknown key"}),
+        (
+            SWA | {"swa_lr": [0.1, -1.0]},
+            {".swa_lr[1]": "-1.0 is not allowed; allowed: a number greater than 0"},
+        ),
+        (
+            SWA | {"swa_lr": "x"},
+            {".swa_lr": "'x' is not allowed; allowed: a number greater than 0 or a list"},
+        ),
     ],
     ids=str,
 )
