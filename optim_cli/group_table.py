@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from optim_cli.config.groups import entries_of, never_unfrozen, rate_of
+from optim_cli.config.groups import entries_of, rate_of
 from optim_cli.config.schedules import form_of
 from optim_cli.optim.param_groups import Group, words_of
 from optim_cli.training.events import GroupRow
@@ -42,7 +42,7 @@ def frozen_in_words(group: Group) -> str:
     """`frozen`, or until which step, or nothing."""
     if not group.is_frozen:
         return ""
-    return "frozen" if never_unfrozen(group) else f"frozen to step {group.settings['unfreeze_at']}"
+    return "frozen" if group.is_never_trained else f"frozen to step {group.settings['unfreeze_at']}"
 
 
 def _differences(group: Group, optimizer: Mapping[str, Any]) -> Iterator[str]:
@@ -51,7 +51,7 @@ def _differences(group: Group, optimizer: Mapping[str, Any]) -> Iterator[str]:
     Args:
         optimizer: its node in the config.
     """
-    if not never_unfrozen(group):
+    if not group.is_never_trained:
         own, rate = group.settings.get("optimizer"), rate_of(group, optimizer)
         if own is not None:
             yield own.func.__name__

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 
 from optim_cli.assemble import assemble
-from optim_cli.config.groups import never_unfrozen, schedules_of
+from optim_cli.config.groups import schedules_of
 from optim_cli.config.saved import command as command_for
 from optim_cli.environment import describe, device_name, differences
 from optim_cli.errors import ConfigError
@@ -138,7 +138,7 @@ def plan(training: Training, values: Mapping[str, Any], choices: Mapping[str, st
     algorithms = dict.fromkeys(type(x).__name__ for x in getattr(optimizer, "optimizers", (optimizer,)))
     groups, rate = training.groups, values["optimizer"].get("lr")
     acts = not groups or any(
-        not ({"optimizer", "lr"} & x.settings.keys() or never_unfrozen(x)) for x in groups
+        not ({"optimizer", "lr"} & x.settings.keys() or x.is_never_trained) for x in groups
     )
     scheduler, averages = training.scheduler, training.averages.values()
     steps = training.total_steps

@@ -196,7 +196,7 @@ def never_trained(groups: Collection[Group], steps: int) -> Iterator[Mistake]:
         groups: those of the model, with `unfreeze_at` in steps of the optimizer.
         steps: of the run.
     """
-    begins = {x.name: x.settings.get("unfreeze_at", 0) for x in groups if not never_unfrozen(x)}
+    begins = {x.name: x.settings.get("unfreeze_at", 0) for x in groups if not x.is_never_trained}
     told = set()
     for group in groups:
         at = begins.get(group.name, 0)
@@ -244,11 +244,6 @@ def rate_of(group: Group, optimizer: Mapping[str, Any]) -> float | None:
     own = group.settings.get("optimizer")
     given = group.hyperparameters.get("lr", (optimizer if own is None else own.keywords).get("lr"))
     return None if given is None else given * group.lr_scale
-
-
-def never_unfrozen(group: Group) -> bool:
-    """Whether it is not trained at all."""
-    return group.is_frozen and "unfreeze_at" not in group.settings
 
 
 def _only(values: Mapping[str, Any], keys: Collection[str]) -> dict[str, Any]:

@@ -70,6 +70,11 @@ class Group:
         """Whether it is not trained in the beginning."""
         return bool(self.settings.get("freeze")) or "unfreeze_at" in self.settings
 
+    @property
+    def is_never_trained(self) -> bool:
+        """Whether it stays frozen."""
+        return self.is_frozen and "unfreeze_at" not in self.settings
+
 
 def split(
     model: nn.Module,

@@ -36,7 +36,7 @@ def make_optimizer(groups: Sequence[Group], optimizer: Make) -> torch.optim.Opti
             cannot step beside each other, or nothing to train; the model is then as it was.
         ValueError: what the algorithm of the others does not take.
     """
-    trained = [x for x in groups if not x.is_frozen or "unfreeze_at" in x.settings]
+    trained = [x for x in groups if not x.is_never_trained]
     if not trained:
         raise WrongGroups([("", "every parameter is frozen, so that there is nothing to train")])
     algorithms: dict[int, _Algorithm] = {}
