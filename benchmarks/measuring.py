@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import statistics
@@ -24,6 +25,20 @@ def describe(device: str) -> str:
     chip = torch.cuda.get_device_name() if device != "cpu" else platform.processor() or platform.machine()
     threads = f"{torch.get_num_threads()} threads" if device == "cpu" else f"CUDA {torch.version.cuda}"
     return f"torch {torch.__version__}, Python {platform.python_version()}, {chip}, {threads}"
+
+
+def transformer_arguments(text: str | None) -> argparse.Namespace:
+    """The command line of a benchmark on the shapes of a transformer, by default of GPT-2 124M.
+
+    Args:
+        text: what --help says first.
+    """
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
+    parser.add_argument("--width", type=int, default=768)
+    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--blocks", type=int, default=5, help="blocks of steps of each side")
+    return parser.parse_args()
 
 
 def seconds(work: Callable[[], Any], device: str) -> float:

@@ -8,7 +8,6 @@ Exit code 1 if our time over torch's is above LIMIT, which is for CUDA.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.foreach import compare
-from benchmarks.measuring import Runner, describe
+from benchmarks.measuring import Runner, describe, transformer_arguments
 from optim_cli import optim
 
 # Of time, ours over torch's, at the width and depth of GPT-2 124M.
@@ -60,14 +59,7 @@ def operations_per_second(device: str) -> float:
 
 def main() -> int:
     """Print the comparison; the exit code says whether it is within the limit."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
-    parser.add_argument("--width", type=int, default=768)
-    parser.add_argument("--layers", type=int, default=12)
-    parser.add_argument("--blocks", type=int, default=5, help="blocks of steps of each side")
-    arguments = parser.parse_args()
+    arguments = transformer_arguments(__doc__)
 
     print(f"{describe(arguments.device)}, float32")
     shapes = matrices(arguments.width, arguments.layers)

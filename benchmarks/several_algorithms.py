@@ -11,7 +11,6 @@ torch's is above LIMIT, which is for CUDA.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.measuring import Runner, alternate, apart, describe
+from benchmarks.measuring import Runner, alternate, apart, describe, transformer_arguments
 from benchmarks.shapes import gpt2
 from optim_cli import optim
 
@@ -107,14 +106,7 @@ def measure(pool: Sequence[list[Tensor]], blocks: int, max_norm: float | None) -
 
 def main() -> int:
     """Print both rows; the exit code says whether they are within the limit."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
-    parser.add_argument("--width", type=int, default=768)
-    parser.add_argument("--layers", type=int, default=12)
-    parser.add_argument("--blocks", type=int, default=5, help="blocks of steps of each side")
-    arguments = parser.parse_args()
+    arguments = transformer_arguments(__doc__)
 
     print(f"{describe(arguments.device)}, float32")
     shapes = gpt2(arguments.width, arguments.layers)
