@@ -32,6 +32,19 @@ def side(values: Sequence[Tensor], implementation: str) -> tuple[nn.ParameterLis
     return model, MultiOptimizer(parts)
 
 
+def clip(sides: Sequence[tuple[nn.ParameterList, MultiOptimizer]], *limits: float | None) -> None:
+    for _, optimizer in sides:
+        optimizer.clip_gradients(*limits)
+
+
+def step_all(
+    sides: Sequence[tuple[nn.ParameterList, MultiOptimizer]], gradients: Sequence[Tensor | None]
+) -> None:
+    for model, optimizer in sides:
+        give([*model], gradients)
+        optimizer.step()
+
+
 def compare(sides: Sequence[tuple[nn.ParameterList, MultiOptimizer]], context: object) -> None:
     fused, loop = (optimizer for _, optimizer in sides)
     found = difference(entries(fused), entries(loop), (1e-9, 1e-9))
@@ -84,13 +97,10 @@ def test_a_part_steps_alone_in_between(
     """With what the whole has measured it does not go on, nor the whole with what it did."""
     values = values_of(generator, SHAPES)
     sides = [side(values, implementation) for implementation in ("fused", "for_loop")]
+    clip(sides, *limits)
     for step in range(2 * STEPS):
-        gradients = like(values, generator)
-        for model, optimizer in sides:
-            if step == 0:
-                optimizer.clip_gradients(*limits)
-            give([*model], gradients)
-            optimizer.step()
+        step_all(sides, like(values, generator))
+        for _, optimizer in sides:
             optimizer.optimizers[step % 2].step()
         compare(sides, step)
 
@@ -99,11 +109,7 @@ def test_limits_that_change(generator: torch.Generator) -> None:
     values = values_of(generator, SHAPES)
     sides = [side(values, implementation) for implementation in ("fused", "for_loop")]
     for limits in ((1.0, None), (0.5, 0.1), (0.5, 0.2), (None, 0.2), (None, 0.1), (None, None)):
-        for step in range(2):
-            gradients = like(values, generator)
-            for model, optimizer in sides:
-                if step == 0:
-                    optimizer.clip_gradients(*limits)
-                give([*model], gradients)
-                optimizer.step()
+        clip(sides, *limits)
+        for _ in range(2):
+            step_all(sides, like(values, generator))
             compare(sides, limits)
