@@ -99,7 +99,10 @@ class CyclicLR(LRScheduler):
             if last_epoch == -1:
                 begin(optimizer, base_momentum, max_momentum)
         super().__init__(optimizer, last_epoch, hyperparameter=hyperparameter)
+        # Anew from the lowest rate: a schedule made before this one has left another initial rate.
         self.base_lrs = lowest
+        self.last_epoch = last_epoch
+        self._initial_step()
 
     def affine(self, t: int) -> Affine:
         """The value itself."""

@@ -14,6 +14,7 @@ from torch.optim import swa_utils
 
 from optim_cli import optim
 from optim_cli.optim import lr_scheduler as ours
+from optim_cli.optim.lr_scheduler import place
 
 Options = dict[str, Any]
 EXACT = 1e-12
@@ -120,10 +121,17 @@ SIMPLE: dict[str, Callable[[random.Random, int], Options]] = {
 
 
 def make(package: Any, name: str, optimizer: Any, **options: Any) -> Any:
-    """A schedule of a package, by the name of its class."""
+    """A schedule of a package, by the name of its class.
+
+    One of torch's CyclicLR starts at `base_lr`, as ours does: see test_repairs.py.
+    """
     if package is theirs and name == "SWALR":
         return swa_utils.SWALR(optimizer, **options)
-    return getattr(package, name)(optimizer, **options)
+    made = getattr(package, name)(optimizer, **options)
+    if package is theirs and name == "CyclicLR":
+        for group, rate in zip(optimizer.param_groups, made.base_lrs, strict=True):
+            place.write(group, "lr", rate)
+    return made
 
 
 def optimizer_of(package: Any, name: str, rates: Sequence[float], tensor: torch.dtype | None = None) -> Any:

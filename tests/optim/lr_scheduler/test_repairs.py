@@ -138,6 +138,22 @@ def test_without_momentum_only_the_rate_cycles() -> None:
         build(theirs, torch.optim.Adagrad([torch.ones(1)], lr=1.0))
 
 
+def test_a_cycle_after_another_schedule_starts_at_its_lowest() -> None:
+    """In torch it takes its first step at the rate that the optimizer was made with."""
+    rates: list[list[float]] = []
+    for package in (ours, theirs):
+        optimizer = optimizer_of(torch.optim, "SGD", [0.5])
+        parts = [package.LambdaLR(optimizer, lambda t: 0.9**t), package.CyclicLR(optimizer, 0.125, 1.0, 1)]
+        schedule = package.ChainedScheduler(parts, optimizer)
+        rates.append([])
+        for _ in range(3):
+            rates[-1].append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            schedule.step()
+    assert rates[0] == [0.125, 1.0, 0.125]
+    assert rates[1] == [0.5, 1.0, 0.125], "torch is right now: the deviation can go"
+
+
 def test_a_chain_within_a_sequence_starts_once() -> None:
     """In torch, its parts take their first step twice, and as a later part it cannot start at all."""
 
