@@ -23,7 +23,7 @@ run: $(STAMP) ## train the default experiment (ARGS="optimizer=sgd" adds overrid
 
 .PHONY: test
 test: $(STAMP) ## run the tests (ARGS="-k foreach" adds options)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: test-gpu
 test-gpu: ## run the tests that need a CUDA device, with GPU_PYTHON (default: .venv's)
