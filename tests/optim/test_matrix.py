@@ -24,6 +24,7 @@ from tests.optim.oracle import (
     Entries,
     Options,
     align,
+    arithmetics,
     asked,
     combinations,
     copied,
@@ -123,7 +124,8 @@ def test_steps_are_those_of_torch(
     compared = refused = both = 0
     grid = combinations(name)
     if not request.config.getoption("--all-combinations"):
-        grid = drawn(grid, generator, DRAWN)
+        # Some that nobody refuses among them: of SGD's, all that are drawn may be refused.
+        grid = drawn(arithmetics(name), generator, 2) + drawn(grid, generator, DRAWN)
     asking, asking_torch = asked(name, execution)
     for chosen in grid:
         options = chosen | asking
