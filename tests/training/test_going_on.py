@@ -150,7 +150,9 @@ def drawn(generator: random.Random, pictures: Path) -> list[str]:
         f"seed={generator.randrange(2**40)}",
     ]
     if generator.random() < 0.4:
-        overrides.append(f"trainer.max_steps={generator.randint(8, 25)}")
+        # A schedule by epoch needs two of them, of at most 13 steps, for its warmup and its decay.
+        fewest = 14 if "scheduler.interval=epoch" in overrides else 8
+        overrides.append(f"trainer.max_steps={generator.randint(fewest, 25)}")
     return overrides
 
 
