@@ -14,7 +14,7 @@ from tests.experiments import ENVIRONMENT, ROOT
 
 PATIENCE = 240  # seconds that a loaded machine may take
 SHORT = ["model=logistic", "trainer.max_steps=1"]
-RUNS, MULTIRUNS = 16, 2
+RUNS, MULTIRUNS = 8, 2
 
 # Imports once what every run needs, then forks: imports would spread the starts over a minute. Each child
 # waits until the gate is closed, which releases all of them at once; their exit codes are told.
