@@ -36,6 +36,7 @@ def _place_of(subject: Subject, depth: Sequence[Patterns]) -> tuple[int, int] | 
             for place in subject.places:
                 found = compiled(pattern).fullmatch(place.name)
                 if found:
-                    numbered = pattern.startswith(REGEX) and found.groups() and found[1].isdecimal()
-                    return index, int(found[1]) if numbered else 0
+                    # A group that took no part in the match is None.
+                    number = found[1] if pattern.startswith(REGEX) and found.groups() else None
+                    return index, int(number) if number and number.isdecimal() else 0
     return None

@@ -73,6 +73,14 @@ def test_layers_of_real_models(name: str) -> None:
             assert [*group.parameters] == [x for x in in_order if f"encoder_layer_{index}." in x]
 
 
+def test_layers_where_the_group_of_an_expression_may_take_no_part() -> None:
+    """As where it finds no digits."""
+    structure = Structure(depth=[r"regex:(?:body\.(\d+)|head)\..*"])
+    groups = names_by_group(mlp(), {"all": {"params": "*", "layer_decay": 0.5}}, structure)
+    assert groups["all.0"] == ["head.weight", "head.bias"]
+    assert groups["all.1"] == ["body.1.weight", "body.1.bias"]
+
+
 def test_kinds_of_a_vision_transformer() -> None:
     model = vit()
     groups = names_by_group(model, {"embedding": {"kind": "embedding"}, "bias": {"kind": "bias"}}, VIT)
