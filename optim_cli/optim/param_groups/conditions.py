@@ -85,7 +85,7 @@ def compiled(pattern: str) -> re.Pattern[str]:
     """
     try:
         return re.compile(pattern[len(REGEX) :] if pattern.startswith(REGEX) else translate(pattern))
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
 
 

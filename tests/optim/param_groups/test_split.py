@@ -242,6 +242,10 @@ def test_random_entries_take_by_first_match_and_keep_the_order(seed: int) -> Non
         ({"rest": {"params": "*"}}, {"rest": "choose another"}),
         ({"a": {"params": ["*", 3]}}, {"a.params": "3 is not allowed; allowed: a glob"}),
         ({"a": {"params": "regex:("}}, {"a.params": r"'regex:\(' is no regular expression: missing \)"}),
+        (
+            {"a": {"params": ["regex:a{99999999999}", f"regex:{'(' * 5000}{')' * 5000}"]}},
+            {"a.params": "is no regular expression: the repetition number .*: maximum recursion depth"},
+        ),
         ({"a": {"modules": []}}, {"a.modules": r"\[\] is not allowed"}),
         ({"a": {"ndim": "2"}}, {"a.ndim": "'2' is not allowed; allowed: a number of dimensions"}),
         ({"a": {"kind": ["bias", "nrm"]}}, {"a.kind": "'nrm' is not allowed; allowed: bias, norm"}),
