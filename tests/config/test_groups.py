@@ -64,7 +64,7 @@ MISTAKEN: list[tuple[Any, dict[str, str]]] = [
     ({"a": {"ndim": 1, "betas": [0.9, 1.0]}}, {".a.betas[1]": "1.0 is not allowed; allowed: a number"}),
     ({"a": {"ndim": 1, "momentum": 0.9}}, {".a.momentum": "unknown key (known: lr, betas,"}),
     ({"a": {"ndim": 1, "foreach": True}}, {".a.foreach": "unknown key"}),
-    ({"a": {"ndim": 1, "lr_scale": "x"}}, {".a.lr_scale": "'x' is not allowed; allowed: a number >= 0"}),
+    ({"a": {"ndim": 1, "lr_scale": "x"}}, {".a.lr_scale": "'x' is not allowed; allowed: a finite"}),
     ({"a": {"ndim": 1, "lr": 0.1, "lr_scale": 1}}, {".a.lr_scale": "lr is given, too; give one, and null"}),
     ({"a": {"ndim": 1, "layer_decay": 1.5}}, {".a.layer_decay": "1.5 is not allowed; allowed: a number > 0"}),
     ({"a": {"ndim": 1, "freeze": 1}}, {".a.freeze": "1 is not allowed; allowed: true or false"}),

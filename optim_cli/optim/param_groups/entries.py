@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from sys import float_info
 from typing import Any
 
 from torch import nn
@@ -166,8 +167,8 @@ def _is_number(value: object) -> bool:
 
 _ALLOWED: dict[str, tuple[Any, str]] = {
     "lr_scale": (
-        lambda x: _is_number(x) and x >= 0,
-        "a number >= 0, which the learning rate is multiplied by",
+        lambda x: _is_number(x) and 0 <= x <= float_info.max,
+        "a finite number >= 0, which the learning rate is multiplied by",
     ),
     "layer_decay": (lambda x: _is_number(x) and 0 < x <= 1, "a number > 0 and <= 1"),
     "freeze": (lambda x: isinstance(x, bool), "true or false"),

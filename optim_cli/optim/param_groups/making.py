@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from difflib import get_close_matches
+from sys import float_info
 from typing import Any
 
 import torch
@@ -160,9 +161,9 @@ def _refused(members: Sequence[tuple[_Algorithm, Group]], alone: bool) -> Iterat
             yield f"{entry}.optimizer" if entry and "optimizer" in groups[0].settings else "", what
         elif entry is not None:
             try:
+                given = [_param_group(group, algorithm, algorithm) for group in groups]
                 # As one group, so that all of them are named together.
-                every = {name: p for group in groups for name, p in group.parameters.items()}
-                algorithm.make([_param_group(replace(groups[0], parameters=every), algorithm, algorithm)])
+                algorithm.make([given[0] | {"params": [named for x in given for named in x["params"]]}])
             except (ValueError, TypeError, RuntimeError) as error:
                 yield entry, str(error)
 
@@ -179,6 +180,9 @@ def _param_group(group: Group, algorithm: _Algorithm, base: _Algorithm) -> dict[
 
     Args:
         base: what the group has the values of where it says nothing.
+
+    Raises:
+        ValueError: the group would have an infinite rate.
     """
     own = given = _own(group)
     if algorithm is not base:
@@ -189,7 +193,10 @@ def _param_group(group: Group, algorithm: _Algorithm, base: _Algorithm) -> dict[
     if "implementation" in own:  # says what the two switches of torch say
         given = {name: x for name, x in given.items() if name not in ("foreach", "fused")}
     if group.lr_scale != 1.0:
-        given = given | {"lr": own.get("lr", algorithm.defaults["lr"]) * group.lr_scale}
+        rate = own.get("lr", algorithm.defaults["lr"]) * group.lr_scale
+        if rate > float_info.max:
+            raise ValueError(f"its learning rate times {group.lr_scale:g} is {rate:g}; lower lr or lr_scale")
+        given = given | {"lr": rate}
     return {"params": [*group.parameters.items()], "name": group.name, **given}
 
 

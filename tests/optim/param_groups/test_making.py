@@ -206,6 +206,18 @@ def test_a_refusal_leaves_the_model_as_it_was() -> None:
         ({"a": {"ndim": 2, "implementation": "quick"}}, {"a": "Invalid implementation: 'quick'"}),
         ({"a": {"ndim": 2, "optimizer": partial(optim.AdamW, lr=-1)}}, {"a.optimizer": "Invalid learning"}),
         ({"a": {"ndim": 1, "optimizer": optim.Muon}}, {"a": "Muon only supports 2D"}),
+        ({"a": {"ndim": 2, "optimizer": torch.optim.SGD, "lr": "x", "layer_decay": 0.5}}, {"a": "non-int"}),
+        (
+            {
+                "a": {
+                    "ndim": 2,
+                    "optimizer": partial(optim.Muon, lr=1e300),
+                    "lr_scale": 1e300,
+                    "layer_decay": 1e-5,
+                }
+            },
+            {"a": "its learning rate times 1e+285 is inf; lower lr or lr_scale"},
+        ),
         ({"a": {"ndim": 2, "optimizer": optim.LBFGS}}, {"a.optimizer": "LBFGS evaluates a closure"}),
         ({"a": {"ndim": 2, "optimizer": optim.Muon, "implementation": "fused"}}, {"a": "has no fused"}),
     ],

@@ -253,7 +253,12 @@ def test_random_entries_take_by_first_match_and_keep_the_order(seed: int) -> Non
         ({"a": {"all": [{"ndm": 2}]}}, {r"a.all[0].ndm": "unknown key", "a.all[0]": "does not say"}),
         ({"a": {"not": "bias"}}, {"a.not": "'bias' is not allowed; allowed: a condition"}),
         ({"a": {"ndim": 2, "lr": 1.0, "lr_scale": 2.0}}, {"a.lr_scale": "lr is given, too"}),
-        ({"a": {"ndim": 2, "lr_scale": -1}}, {"a.lr_scale": "-1 is not allowed; allowed: a number >= 0"}),
+        ({"a": {"ndim": 2, "lr_scale": -1}}, {"a.lr_scale": "-1 is not allowed; allowed: a finite number"}),
+        (
+            {"a": {"ndim": 2, "lr_scale": float("inf")}},
+            {"a.lr_scale": "inf is not allowed; allowed: a finite"},
+        ),
+        ({"a": {"ndim": 2, "lr_scale": 10**400}}, {"a.lr_scale": "000 is not allowed; allowed: a finite"}),
         ({"a": {"ndim": 2, "layer_decay": 1.5}}, {"a.layer_decay": "1.5 is not allowed"}),
         ({"a": {"ndim": 2, "freeze": 1}}, {"a.freeze": "1 is not allowed; allowed: true or false"}),
         ({"a": {"ndim": 2, "freeze": False, "unfreeze_at": 3}}, {"a.freeze": "unfreeze_at is given"}),
