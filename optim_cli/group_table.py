@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from optim_cli.config.groups import entries_of, rate_of
+from optim_cli.config.groups import entries_of
 from optim_cli.config.schedules import form_of
+from optim_cli.config.targets import plugins_of
+from optim_cli.config.values import options_of
 from optim_cli.optim.param_groups import Group, words_of
 from optim_cli.training.events import GroupRow
 from optim_cli.training.loop import Training
@@ -29,7 +31,7 @@ def group_rows(training: Training, values: Mapping[str, Any]) -> tuple[GroupRow,
                 takes,
                 len(group.parameters),
                 sum(x.numel() for x in group.parameters.values()),
-                ", ".join(_differences(group, values["optimizer"])),
+                ", ".join(_differences(group, values)),
             )
             for group in groups
         ]
@@ -45,22 +47,23 @@ def frozen_in_words(group: Group) -> str:
     return "frozen" if group.is_never_trained else f"frozen to step {group.settings['unfreeze_at']}"
 
 
-def _differences(group: Group, optimizer: Mapping[str, Any]) -> Iterator[str]:
-    """What of a group is not as the optimizer has it.
-
-    Args:
-        optimizer: its node in the config.
-    """
+def _differences(group: Group, values: Mapping[str, Any]) -> Iterator[str]:
+    """What of a group is not as the run's optimizer has it."""
     if not group.is_never_trained:
-        own, rate = group.settings.get("optimizer"), rate_of(group, optimizer)
+        plugins = plugins_of(values)
+        runs = options_of(values["optimizer"], plugins)
+        own = entries_of(values)[group.entry].get("optimizer") if group.entry else None
+        options = (runs if own is None else options_of(own, plugins)) | group.hyperparameters
         if own is not None:
-            yield own.func.__name__
-        if rate is not None and (own is not None or rate != optimizer.get("lr")):
-            yield f"lr {rate:.4g}"
-        elif rate is None and group.lr_scale != 1:
+            yield own["_target_"].rpartition(".")[2]
+        rate = options.pop("lr", None)
+        if rate is None and group.lr_scale != 1:
             yield f"lr_scale {group.lr_scale:.4g}"
-        for name, value in group.hyperparameters.items():
-            if name != "lr" and (own is not None or value != optimizer.get(name)):
+        elif rate is not None and (own is not None or rate * group.lr_scale != runs.get("lr")):
+            yield f"lr {rate * group.lr_scale:.4g}"
+        given = group.hyperparameters.keys() | (own or {}).keys()
+        for name, value in options.items():
+            if value != runs[name] if name in runs else name in given:
                 yield f"{name} {value}"
         schedule = group.settings.get("scheduler")
         if schedule is not None:

@@ -23,6 +23,16 @@ from tests.experiments import SMALL, config_of, train
 from tests.results import lines_of
 
 OURS = "optim_cli.optim.lr_scheduler."
+# What the header says of the ready-made entry: all that AdamW has not, or has otherwise.
+MUON = (
+    "Muon, lr 0.02, weight_decay 0.1, momentum 0.95, nesterov True, ns_coefficients [3.4445, -4.775, 2.0315]"
+    ", eps 1e-07, ns_steps 5, adjust_lr_fn original, flatten False"
+)
+
+
+def any_adamw(params: Any, **options: Any) -> AdamW:
+    """An algorithm that does not say which options it has."""
+    return AdamW(params, **options)
 
 
 def parts_of(*overrides: str) -> Training:
@@ -163,7 +173,7 @@ def test_what_a_run_shows(tmp_path: Path) -> None:
     assert "optimizer: Muon and AdamW, lr 0.003" in shown
     assert "schedule: CosineAnnealingLR; head: constant" in shown
     assert [x for x in shown if x.startswith("group ")] == [
-        "group matrices: ndim 2, not kind embedding or head; 1 tensor, 1,024 parameters; Muon, lr 0.02",
+        f"group matrices: ndim 2, not kind embedding or head; 1 tensor, 1,024 parameters; {MUON}",
         "group backbone: not kind head; 1 tensor, 16 parameters; lr 0.0003, frozen to step 5",
         "group head: kind head; 2 tensors, 170 parameters; weight_decay 0.5, constant",
         "group last: ndim 9; takes nothing",
@@ -200,12 +210,30 @@ HEADERS: list[tuple[tuple[str, ...], str, list[str]]] = [
     (
         ("optimizer/param_groups=muon", "+optimizer.param_groups.others={params: '*', freeze: true}"),
         "Muon",
-        ["matrices: Muon, lr 0.02", "others: frozen"],
+        [f"matrices: {MUON}", "others: frozen"],
     ),
     (
         ("~optimizer.lr", "optimizer/param_groups=backbone_head"),
         "AdamW",
-        ["backbone: lr_scale 0.1", "head: "],
+        ["backbone: lr 0.0001", "head: "],
+    ),
+    (
+        (
+            *("plugins=[tests]", "optimizer._target_=tests.test_groups.any_adamw", "~optimizer.lr"),
+            "+optimizer.param_groups.head={kind: head, lr_scale: 0.1}",
+        ),
+        "AdamW",
+        ["head: lr_scale 0.1", "rest: "],
+    ),
+    (
+        (
+            "+optimizer.param_groups.head={kind: head, lr_scale: 0.5, optimizer: {_target_: "
+            "optim_cli.optim.AdamW, lr: 0.02, weight_decay: 0.5, betas: [0.5, 0.999], eps: 1e-8}}",
+            "+optimizer.param_groups.others={params: '*', weight_decay: 0.01, optimizer: {_target_: "
+            "optim_cli.optim.SGD, momentum: 0.9}}",
+        ),
+        "AdamW and SGD",
+        ["head: AdamW, lr 0.01, betas [0.5, 0.999], weight_decay 0.5", "others: SGD, lr 0.001, momentum 0.9"],
     ),
     (
         ("model=logistic", "optimizer/param_groups=muon"),

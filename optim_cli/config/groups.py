@@ -235,16 +235,5 @@ def one_for_several(
     yield Mistake(key, f"{what}; give {instead}a list of {len(own)}, one for each group")
 
 
-def rate_of(group: Group, optimizer: Mapping[str, Any]) -> float | None:
-    """The learning rate of a group as the config gives it; None where it leaves it to the algorithm.
-
-    Args:
-        optimizer: the run's, as the config has it.
-    """
-    own = group.settings.get("optimizer")
-    given = group.hyperparameters.get("lr", (optimizer if own is None else own.keywords).get("lr"))
-    return None if given is None else given * group.lr_scale
-
-
 def _only(values: Mapping[str, Any], keys: Collection[str]) -> dict[str, Any]:
     return {key: values[key] for key in keys if key in values}

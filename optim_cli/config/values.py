@@ -17,7 +17,15 @@ from pydantic import ConfigDict, ValidationError, create_model
 from optim_cli.config.describe import describe, element
 from optim_cli.config.durations import is_counted, is_total, stand_in
 from optim_cli.config.mistakes import Mistake, unknown_key
-from optim_cli.config.targets import functions, hints_of, locate, nested_kinds, takes_function
+from optim_cli.config.targets import (
+    functions,
+    given_to,
+    hints_of,
+    kind_of,
+    locate,
+    nested_kinds,
+    takes_function,
+)
 from optim_cli.errors import user_frames
 
 # Parameters that are not for a config: the program supplies them, or they make no sense in a run
@@ -87,6 +95,16 @@ def mistakes_in(
         found += [Mistake(prefix + key, "weights are not fetched") for key in passed_on if key in FETCHING]
         fields |= dict.fromkeys(passed_on, (Any, ...))
     return found + unlike(fields, values, prefix, (*fields, *beside))
+
+
+def options_of(optimizer: Mapping[str, Any], plugins: Collection[str]) -> dict[str, Any]:
+    """The options of an algorithm: as its node gives them, else as its constructor has them."""
+    target = locate(optimizer["_target_"], (kind_of("optimizer"),), plugins)
+    parameters = inspect.signature(target).parameters
+    own = {name: x.default for name, x in parameters.items() if x.default is not x.empty}
+    given = {name: value for name, value in given_to("optimizer", optimizer).items() if name != "_target_"}
+    # YAML has no tuples, so lists stand for them.
+    return {name: list(x) if isinstance(x, tuple) else x for name, x in (own | given).items()}
 
 
 def _tried(
