@@ -241,9 +241,10 @@ def _groups_of(
         key: value for key, value in entry.items() if value is not None and key not in (*TAKING, "optional")
     }
     scale, decay = settings.get("lr_scale", 1.0), settings.get("layer_decay")
+    if not subjects:
+        return
     if decay is None:
-        if subjects:
-            yield Group(name, name, _by_name(subjects), settings, scale)
+        yield Group(name, name, _by_name(subjects), settings, scale)
         return
     top = max(layers.values())
     for layer in sorted({layers[x.name] for x in subjects}):

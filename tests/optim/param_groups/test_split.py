@@ -303,6 +303,13 @@ def test_optional_entries_may_take_nothing_and_strict_leaves_no_rest() -> None:
     ]
 
 
+def test_optional_layers_of_a_model_that_has_none() -> None:
+    nothing = {"params": "nope", "optional": True, "layer_decay": 0.5}
+    assert [*names_by_group(mlp(), {"a": nothing}, Structure(depth=["zzz"]))] == ["rest"]
+    frozen = mlp().requires_grad_(False)
+    assert not split(frozen, {"a": nothing | {"params": "*"}}, Structure(depth=["*"]))
+
+
 def test_a_layer_that_the_depth_does_not_know_is_told() -> None:
     with pytest.raises(
         WrongGroups, match=r"a\.layer_decay: no layer in the depth of the model has head\.weight"
