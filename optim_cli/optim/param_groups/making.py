@@ -16,6 +16,7 @@ from optim_cli.optim.hyperparameters import check_ranges
 from optim_cli.optim.multi import MultiOptimizer, wants_closure
 from optim_cli.optim.optimizer import Optimizer
 from optim_cli.optim.param_groups.entries import Group, WrongGroups
+from optim_cli.optim.param_groups.unfreezing import let_train
 
 # A class of optimizers, or a function that makes one, with what it is called with besides parameters.
 Make = Callable[..., torch.optim.Optimizer]
@@ -25,7 +26,7 @@ def make_optimizer(groups: Sequence[Group], optimizer: Make) -> torch.optim.Opti
     """Make one optimizer of groups; where they want several algorithms, a MultiOptimizer.
 
     Groups of one algorithm of ours are in one part, so that they share launches. Parameter groups have the
-    name of their group as `name`, and `param_names`. Frozen parameters need no gradient from now on; those
+    name of their group as `name`, and `param_names`. Frozen parameters have no gradient from now on; those
     that are never unfrozen are left out.
 
     Args:
@@ -66,8 +67,7 @@ def make_optimizer(groups: Sequence[Group], optimizer: Make) -> torch.optim.Opti
     whole = made[0] if len(made) == 1 else MultiOptimizer(made)
     for group in groups:
         if group.is_frozen:
-            for parameter in group.parameters.values():
-                parameter.requires_grad_(False)
+            let_train(group.parameters.values(), trained=False)
     return whole
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from torch import nn
+
 from optim_cli.optim.param_groups.entries import Group
 
 
@@ -28,5 +30,13 @@ class Unfreezing:
         for frozen_steps, parameters in self._waiting:
             trained = step > frozen_steps
             if parameters[0].requires_grad != trained:
-                for parameter in parameters:
-                    parameter.requires_grad_(trained)
+                let_train(parameters, trained)
+
+
+def let_train(parameters: Iterable[nn.Parameter], trained: bool) -> None:
+    """Let parameters need gradients, or freeze them."""
+    for parameter in parameters:
+        parameter.requires_grad_(trained)
+        if not trained:
+            # With one from before, an optimizer would move it.
+            parameter.grad = None

@@ -12,7 +12,14 @@ from torch import Tensor, nn
 
 from optim_cli import optim
 from optim_cli.optim.lr_scheduler import ExponentialLR, StepLR
-from optim_cli.optim.param_groups import Structure, WrongGroups, make_optimizer, make_scheduler, split
+from optim_cli.optim.param_groups import (
+    Structure,
+    Unfreezing,
+    WrongGroups,
+    make_optimizer,
+    make_scheduler,
+    split,
+)
 from optim_cli.optim.param_groups.making import Make
 from tests.optim.param_groups.real_models import PERCEPTRON, mlp, resnet18
 
@@ -140,6 +147,21 @@ def test_frozen_parameters_leave_and_those_for_later_wait() -> None:
     assert [x["name"] for x in optimizer.param_groups] == ["later", "both", "head"]
     assert {name for name, p in model.named_parameters() if p.requires_grad} == {"head.weight", "head.bias"}
     assert not any({"freeze", "unfreeze_at"} & x.keys() for x in optimizer.param_groups)
+
+
+def test_frozen_parameters_lose_the_gradient_that_they_have() -> None:
+    model = mlp()
+    first = model.get_parameter("body.1.weight")
+    groups = split(model, {"later": {"params": "body.1.*", "unfreeze_at": 3}})
+    first.grad = torch.ones_like(first)
+    optimizer, before = make_optimizer(groups, optim.AdamW), first.detach().clone()
+    optimizer.step()
+    assert torch.equal(first, before)
+    unfreezing = Unfreezing(groups)
+    unfreezing.before_step(4)
+    first.grad = torch.ones_like(first)
+    unfreezing.before_step(1)
+    assert first.grad is None
 
 
 @pytest.mark.parametrize(
