@@ -71,7 +71,7 @@ def _fits(groups: Sequence[Group], needs: Sequence[Needs], state_dict: StateDict
     return all(
         _holds(saved, needed.options)
         and all(
-            _is_of(needed, saved, held.get(i)) and _is_of_shape(needed, held.get(i), p.shape)
+            not _lacking(needed, saved, held.get(i)) and _is_of_shape(needed, held.get(i), p.shape)
             for i, p in zip(saved["params"], group["params"], strict=True)
         )
         for group, needed, saved in zip(groups, needs, state_dict["param_groups"], strict=True)
@@ -99,7 +99,7 @@ def _laid_out(groups: Sequence[Group], needs: Sequence[Needs], state_dict: State
             told.dropped.pop(name, None)
             if i is None:
                 told.new.append(name)
-            elif held is not None and not (_holds(source, needed.options) and _is_of(needed, source, held)):
+            elif held is not None and (not _holds(source, needed.options) or _lacking(needed, source, held)):
                 told.other.append(name)
             elif held is not None and not _is_of_shape(needed, held, p.shape):
                 told.reshaped.append(name)
@@ -109,11 +109,15 @@ def _laid_out(groups: Sequence[Group], needs: Sequence[Needs], state_dict: State
     return state_dict | {"state": state, "param_groups": found}
 
 
-def check_lengths(groups: Sequence[Group], state_dict: StateDict) -> None:
-    """Refuse a state of other parameters, in torch's words.
+def check_places(groups: Sequence[Group], needs: Sequence[Needs], state_dict: StateDict) -> None:
+    """Refuse a state of other parameters, in torch's words, or of other algorithms.
+
+    Args:
+        groups, needs: as of `by_name`.
+        state_dict: laid out as they are.
 
     Raises:
-        ValueError: the groups, or the parameters of one, are not as many.
+        ValueError: the groups, or the parameters of one, are not as many, or lack what the algorithms keep.
     """
     ours, theirs = _lengths(groups), _lengths(state_dict["param_groups"])
     if len(ours) != len(theirs):
@@ -122,6 +126,14 @@ def check_lengths(groups: Sequence[Group], state_dict: StateDict) -> None:
         raise ValueError(
             "loaded state dict contains a parameter group that doesn't match the size of optimizer's group"
         )
+    told = []
+    for i, (group, needed, saved) in enumerate(zip(groups, needs, state_dict["param_groups"], strict=True)):
+        missing = {*needed.options} - saved.keys()
+        missing |= {x for j in saved["params"] for x in _lacking(needed, saved, state_dict["state"].get(j))}
+        if missing:
+            told.append(f"group {group.get('name', i)} lacks {', '.join(sorted(missing))}")
+    if told:
+        raise ValueError(f"loaded state dict was saved by other algorithms: {'; '.join(told)}")
 
 
 @dataclass
@@ -184,9 +196,9 @@ def _holds(options: Group, keys: Collection[str]) -> bool:
     return all(key in options for key in keys)
 
 
-def _is_of(needed: Needs, options: Group, held: Any) -> bool:
-    """Whether a state has what an algorithm keeps; where there is none yet, it has."""
-    return not isinstance(held, dict) or not held or {*needed.states(options)} <= held.keys()
+def _lacking(needed: Needs, options: Group, held: Any) -> set[str]:
+    """What an algorithm keeps that a state has not; nothing where there is none yet."""
+    return {*needed.states(options)} - held.keys() if isinstance(held, dict) and held else set()
 
 
 def _options_of(index: int, groups: Sequence[Group], saved: Sequence[Group]) -> Group:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from optim_cli.optim.clipping import Supplied, limit_in_place
 from optim_cli.optim.composition import Composition
 from optim_cli.optim.fusing import Fusing
-from optim_cli.optim.matching import by_name, check_lengths
+from optim_cli.optim.matching import by_name, check_places
 from optim_cli.optim.optimizer import needs_of
 from optim_cli.optim.swa_utils import AveragedModel
 
@@ -196,7 +196,7 @@ class MultiOptimizer(Composition):
         alone.
 
         Raises:
-            ValueError: without names, it is of other parameters; nothing has been loaded.
+            ValueError: without names, it is of other parameters or algorithms; nothing has been loaded.
         """
         state_dict = state_dict.copy()
         for before in self._optimizer_load_state_dict_pre_hooks.values():
@@ -204,7 +204,7 @@ class MultiOptimizer(Composition):
             state_dict = state_dict if changed is None else changed
         needs = [needs_of(optimizer) for optimizer in self.optimizers for _ in optimizer.param_groups]
         state_dict = by_name(self.param_groups, needs, state_dict)
-        check_lengths(self.param_groups, state_dict)
+        check_places(self.param_groups, needs, state_dict)
         saved = iter(state_dict["param_groups"])
         for optimizer in self.optimizers:
             groups = [next(saved) for _ in optimizer.param_groups]

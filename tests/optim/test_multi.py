@@ -305,6 +305,26 @@ def test_a_state_of_other_parameters_is_refused_and_changes_nothing(generator: t
     assert same_bits(multi.state_dict(), before)
 
 
+def test_a_state_of_other_algorithms_is_refused_and_changes_nothing() -> None:
+    """Without names nothing else tells; by its options, or where these are the same by what is kept."""
+
+    def made(first: str, second: str) -> MultiOptimizer:
+        of_both = [parameters([torch.ones(2, 3)]) for _ in range(2)]
+        groups = [[{"params": of_both[0], "name": "matrices"}], of_both[1]]
+        multi = MultiOptimizer([ALGORITHMS[x](y) for x, y in zip((first, second), groups, strict=True)])
+        give(params_of(multi), weights_of(multi))
+        multi.step()
+        return multi
+
+    multi = made("Muon", "Adamax")
+    before = copy.deepcopy(multi.state_dict())
+    told = "group matrices lacks adjust_lr_fn, momentum, ns_coefficients, ns_steps; group 1 lacks exp_inf$"
+    with pytest.raises(ValueError, match=told):
+        multi.load_state_dict(made("AdamW", "Adam").state_dict())
+    assert same_bits(multi.state_dict(), before)
+    multi.load_state_dict(as_saved(made("Muon", "Adamax").state_dict()))
+
+
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
 def test_copies_train_on_alone(duplicate: Any, generator: torch.Generator) -> None:
     multi = MultiOptimizer(shared_out([torch.randn(2, 3, generator=generator) for _ in range(4)], MIXED))
