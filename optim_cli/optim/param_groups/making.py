@@ -21,13 +21,16 @@ from optim_cli.optim.param_groups.unfreezing import let_train
 # A class of optimizers, or a function that makes one, with what it is called with besides parameters.
 Make = Callable[..., torch.optim.Optimizer]
 
+# Options that an optimizer has as a whole, whatever its groups say.
+_OF_THE_WHOLE = ("differentiable", "initial_accumulator_value")
+
 
 def make_optimizer(groups: Sequence[Group], optimizer: Make) -> torch.optim.Optimizer:
     """Make one optimizer of groups; where they want several algorithms, a MultiOptimizer.
 
-    Groups of one algorithm of ours are in one part, so that they share launches. Parameter groups have the
-    name of their group as `name`, and `param_names`. Frozen parameters have no gradient from now on; those
-    that are never unfrozen are left out.
+    Groups of one algorithm of ours are in one part, so that they share launches, unless they differ in what
+    an optimizer has as a whole. Parameter groups have the name of their group as `name`, and `param_names`.
+    Frozen parameters have no gradient from now on; those that are never unfrozen are left out.
 
     Args:
         groups: as of `split`. `settings["optimizer"]` is the algorithm of a group, as `optimizer` is.
@@ -95,7 +98,9 @@ class _Algorithm:
     @property
     def family(self) -> object:
         """What groups must have in common to be in one optimizer."""
-        return type(self.probe) if self.ours else id(self.make)
+        if not self.ours:
+            return id(self.make)
+        return type(self.probe), *(self.defaults.get(x) for x in _OF_THE_WHOLE)
 
 
 def _make_of(group: Group, optimizer: Make) -> Make:

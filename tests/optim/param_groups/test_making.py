@@ -106,6 +106,19 @@ def test_one_algorithm_with_several_values_is_one_optimizer() -> None:
     assert values == [[0.25, 0.0, False, 1e-8], [1e-3, 1e-2, True, 1e-3], [0.1, 0.2, False, 1e-8]]
 
 
+@pytest.mark.parametrize("option", ["differentiable", "initial_accumulator_value"])
+def test_what_an_optimizer_has_as_a_whole_parts_one_algorithm(option: str) -> None:
+    """What a group says of it has no effect."""
+    entries = {
+        "a": {"params": "body.1.*", "optimizer": partial(optim.Adagrad, **{option: True})},
+        "b": {"params": "body.4.*", "optimizer": partial(optim.Adagrad, lr=0.5)},
+    }
+    optimizer = made(mlp(), entries, optim.Adagrad)
+    assert isinstance(optimizer, optim.MultiOptimizer)
+    parts = [(bool(x.defaults[option]), len(x.param_groups)) for x in optimizer.optimizers]
+    assert parts == [(True, 1), (False, 2)]
+
+
 def test_several_algorithms_are_parts_of_one_optimizer(seed: int) -> None:
     torch.manual_seed(seed)
     model = mlp()
