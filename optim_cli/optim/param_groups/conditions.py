@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from fnmatch import translate
 from functools import cache
 from typing import Any
@@ -186,7 +187,7 @@ def _mistakes_in_nested(condition: Any, key: str) -> Iterator[tuple[str, str]]:
         return
     for name in condition:
         if name not in TAKING:
-            yield f"{key}.{name}", f"unknown key (known: {', '.join(TAKING)})"
+            yield f"{key}.{name}", f"unknown key{did_you_mean(name, TAKING)} (known: {', '.join(TAKING)})"
     yield from mistakes_in(condition, key)
 
 
@@ -204,6 +205,12 @@ def _mistakes_in_values(name: str, value: Any, key: str) -> Iterator[tuple[str, 
             yield key, f"{one!r} is not allowed; allowed: {allowed}"
         elif name == "params":
             yield from wrong_patterns(one, key)
+
+
+def did_you_mean(name: object, known: Sequence[str]) -> str:
+    """The nearest right name for a wrong one, as a part of a message; nothing where none is near."""
+    near = get_close_matches(str(name), known, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def wrong_patterns(patterns: Iterable[str] | str, key: str) -> Iterator[tuple[str, str]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from sys import float_info
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch import nn
 from optim_cli.optim.hyperparameters import check_ranges
 from optim_cli.optim.multi import MultiOptimizer, wants_closure
 from optim_cli.optim.optimizer import Optimizer
+from optim_cli.optim.param_groups.conditions import did_you_mean
 from optim_cli.optim.param_groups.entries import Group, WrongGroups
 from optim_cli.optim.param_groups.unfreezing import let_train
 
@@ -132,8 +132,7 @@ def _mistakes(algorithm: _Algorithm, group: Group) -> Iterator[tuple[str, str]]:
     for key, value in own.items():
         what = ""
         if key not in (*known, *defaults):
-            near = get_close_matches(key, known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            hint = did_you_mean(key, known)
             what = f"{algorithm.name} has no such option{hint} (known: {', '.join(known)})"
         elif algorithm.ours:
             try:

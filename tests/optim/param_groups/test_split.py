@@ -250,7 +250,11 @@ def test_random_entries_take_by_first_match_and_keep_the_order(seed: int) -> Non
         ({"a": {"ndim": "2"}}, {"a.ndim": "'2' is not allowed; allowed: a number of dimensions"}),
         ({"a": {"kind": ["bias", "nrm"]}}, {"a.kind": "'nrm' is not allowed; allowed: bias, norm"}),
         ({"a": {"any": {"ndim": 2}}}, {"a.any": "allowed: a list of conditions"}),
-        ({"a": {"all": [{"ndm": 2}]}}, {r"a.all[0].ndm": "unknown key", "a.all[0]": "does not say"}),
+        (
+            {"a": {"all": [{"ndm": 2}]}},
+            {r"a.all[0].ndm": r"unknown key; did you mean ndim\? \(known", "a.all[0]": "does not say"},
+        ),
+        ({"a": {"not": {"ndim": 2, 3: 4}}}, {"a.not.3": r"unknown key \(known: params"}),
         ({"a": {"not": "bias"}}, {"a.not": "'bias' is not allowed; allowed: a condition"}),
         ({"a": {"ndim": 2, "lr": 1.0, "lr_scale": 2.0}}, {"a.lr_scale": "lr is given, too"}),
         ({"a": {"ndim": 2, "lr_scale": -1}}, {"a.lr_scale": "-1 is not allowed; allowed: a finite number"}),
