@@ -29,7 +29,7 @@ class End:
 
     Attributes:
         code: what the process ends with if it is the only job.
-        error: the cause in a line, if it is not done.
+        error: the cause, if it is not done; a line, or one for each mistake.
         more: lines to say after it.
     """
 
@@ -64,7 +64,8 @@ def run_job(experiment: Experiment, config: DictConfig) -> float:
     end = _end_of(experiment, config, directory)
     if end.error is not None:
         failed = "the run failed: " if end.status == "failed" else ""
-        print(f"optim-run: {failed}{end.error}", *end.more, sep="\n", file=sys.stderr)
+        told = f"{failed}{end.error}".replace("\n", "\noptim-run: ")
+        print(f"optim-run: {told}", *end.more, sep="\n", file=sys.stderr)
     if several:
         _keep(directory, overrides, end.status, end.error)
     elif end.status == "refused":

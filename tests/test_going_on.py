@@ -18,6 +18,8 @@ OPTIONS = (
     *("model.hidden=[32]", "model.dropout=0.3", "averaging=ema", f"trainer.epochs={EPOCHS}", "seed=11"),
     *("trainer.clip_norm=0.5", "trainer.clip_value=0.1"),
     "+dataset.augmentation={_target_: optim_cli.datasets.augmentation.CropFlip, padding: 1, flip: true}",
+    "+optimizer.param_groups.head={kind: head, scheduler: {_target_: "
+    "optim_cli.optim.lr_scheduler.CosineAnnealingLR}}",
 )
 
 
@@ -72,3 +74,12 @@ def test_what_cannot_change(where: Path) -> None:
     assert "trainer.epochs" not in ended.errors
     assert ended.errors.count("[command line: ") == 2
     assert {x: x.read_bytes() for x in (where / "whole").rglob("*") if x.is_file()} == before
+
+
+def test_all_plans_that_hold_no_longer_are_told(where: Path) -> None:
+    ended = end_of(start(where, "resume=whole", "trainer.epochs=99"))
+    assert ended.code == 2
+    assert [x.split(": ")[:2] for x in ended.errors.splitlines()] == [
+        ["optim-run", "scheduler.total_steps"],
+        ["optim-run", "optimizer.param_groups.head.scheduler.T_max"],
+    ]
