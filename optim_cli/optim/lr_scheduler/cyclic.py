@@ -69,7 +69,7 @@ class CyclicLR(LRScheduler):
         lowest = per_group("base_lr", base_lr, len(groups))
         if max_lr is None:
             max_lr = self._initial(hyperparameter)
-            highest = f"max_{hyperparameter}"
+            highest = place.highest(hyperparameter)
             if last_epoch == -1:
                 # For those who resume: what the groups start from is the lowest rate from now on.
                 for group, rate in zip(groups, max_lr, strict=True):

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le
 from torch.optim import Optimizer
 
+from optim_cli.optim.lr_scheduler import place
 from optim_cli.optim.lr_scheduler.momentum import begin, momenta_of
 from optim_cli.optim.lr_scheduler.schedule import Affine, LRScheduler, Total, per_group
 
@@ -84,7 +85,7 @@ class OneCycleLR(LRScheduler):
             for group, peak in zip(groups, peaks, strict=True):
                 first = peak / div_factor
                 group[f"initial_{hyperparameter}"] = first
-                group[f"max_{hyperparameter}"] = peak
+                group[place.highest(hyperparameter)] = peak
                 group[f"min_{hyperparameter}"] = first / final_div_factor
         if momenta:
             self.use_beta1 = "betas.0" in momenta
@@ -153,7 +154,7 @@ def _length(total_steps: int | None, epochs: int | None, steps_per_epoch: int | 
 
 def _phases(name: str, total_steps: int, pct_start: float, three_phase: bool) -> list[dict[str, Any]]:
     """The ramps, under torch's names, which its checkpoints hold: rate and momentum at both ends."""
-    first, peak, least = f"initial_{name}", f"max_{name}", f"min_{name}"
+    first, peak, least = f"initial_{name}", place.highest(name), f"min_{name}"
     rise = pct_start * total_steps - 1
     last = total_steps - 1
     up = (rise, first, peak, "max_momentum", "base_momentum")

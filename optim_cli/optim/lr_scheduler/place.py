@@ -56,6 +56,21 @@ def write(group: Group, name: str, value: float | Tensor) -> None:
         group[key] = (*items[:at], value, *items[at + 1 :])
 
 
+def note_initial(group: Group, name: str) -> None:
+    """Keep the value that a group holds as what schedules start from, unless there is one already."""
+    if has(group, name):
+        group.setdefault(f"initial_{name}", copied(read(group, name)))
+
+
+def highest(name: str) -> str:
+    """Where a cycle keeps its highest value in a group: `max_lr`, as torch does.
+
+    That of a momentum is not `max_momentum`, which is kept by a cycle of the rate that a momentum goes along
+    with.
+    """
+    return "max_lr" if name == "lr" else f"highest_{name}"
+
+
 def copied(value: float | Tensor) -> float | Tensor:
     """A number as it is, a tensor as one of its own."""
     return value.clone() if isinstance(value, Tensor) else value

@@ -75,11 +75,9 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         self._attach(optimizer, hyperparameter)
         initial = f"initial_{hyperparameter}"
         for index, group in enumerate(optimizer.param_groups):
-            if not place.has(group, hyperparameter):
-                continue
             if last_epoch == -1:
-                group.setdefault(initial, place.copied(place.read(group, hyperparameter)))
-            elif initial not in group:
+                place.note_initial(group, hyperparameter)
+            elif place.has(group, hyperparameter) and initial not in group:
                 raise KeyError(
                     f"param {initial!r} is not specified in param_groups[{index}] when resuming scheduler "
                     "with last_epoch >= 0; load the optimizer's state before, or leave last_epoch at -1"

@@ -100,6 +100,25 @@ def test_each_group_cycles_its_own_momentum(make: Any) -> None:
     assert table["betas.0"][:, 0].min() < 0.6
 
 
+@pytest.mark.parametrize(
+    "cycle",
+    [
+        lambda x: ours.OneCycleLR(x, total_steps=9, hyperparameter="momentum"),
+        lambda x: ours.CyclicLR(x, 0.1, None, 4, hyperparameter="momentum"),
+    ],
+)
+def test_a_cycle_of_a_momentum_leaves_one_that_goes_along_with_the_rate(cycle: Any) -> None:
+    """Both keep their values in the groups."""
+    kinds, rates = ("AdamW", "SGD"), (0.1, 0.2)
+    together = optimizer_of(kinds, rates)
+    rate = ours.OneCycleLR(together, total_steps=9)
+    both = ours.ChainedScheduler([rate, cycle(together)], together)
+    alone = ours.OneCycleLR(optimizer_of(kinds, rates), total_steps=9).table(9)
+    table = both.table(9)
+    assert table["betas.0"][:, 0].tolist() == alone["betas.0"][:, 0].tolist()
+    assert not torch.allclose(table["momentum"][:, 1], alone["momentum"][:, 1])
+
+
 @pytest.mark.parametrize("tensor", [None, torch.float64])
 @pytest.mark.parametrize("name", ["OneCycleLR", "CyclicLR"])
 def test_no_highest_rate_is_each_groups_own(name: str, tensor: torch.dtype | None) -> None:
