@@ -131,12 +131,13 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
     def table(self, steps: int) -> dict[str, Tensor]:
         """The values of a schedule left to itself from its start, by hyperparameter: float64 [steps, groups].
 
-        Those that a part takes up later stand before at what the groups hold now; NaN where a group has no
-        such hyperparameter.
+        Those that a part takes up later stand before at what the groups hold at the start; NaN where a group
+        has no such hyperparameter.
         """
         rows, tables = self._followed(range(steps)), {}
         for name in dict.fromkeys(name for row in rows for name in row):
-            now = self._initial(name)
+            # A cycle that comes later has set its momentum already.
+            now = [float(x) for x in self._held(name)] if self.last_epoch <= 0 else self._initial(name)
             table = torch.tensor([row.get(name, now) for row in rows], dtype=torch.float64)
             lacking = torch.tensor([not place.has(group, name) for group in self.optimizer.param_groups])
             tables[name] = table.masked_fill_(lacking, nan)

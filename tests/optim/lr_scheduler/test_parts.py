@@ -286,6 +286,22 @@ def test_other_hyperparameters_of_later_parts_wait(form: str) -> None:
         schedule.step()
 
 
+def test_a_momentum_that_a_later_cycle_has_set() -> None:
+    """It is so from the start, though another schedule has noted the one before."""
+    optimizer = optim.AdamW([torch.nn.Parameter(torch.ones(1))], lr=0.1, betas=(0.9, 0.99))
+    eps, decay = (ours.ConstantLR(optimizer, 1.0, 9, hyperparameter=x) for x in ("eps", "weight_decay"))
+    beta = ours.LinearLR(optimizer, 0.1, 1.0, 5, hyperparameter="betas.0")
+    first = ours.SequentialLR(optimizer, [eps, beta], [4])
+    cycle = ours.CyclicLR(optimizer, 0.01, 0.1, max_momentum=0.6, base_momentum=0.5)
+    schedule = ours.ChainedScheduler([first, ours.SequentialLR(optimizer, [decay, cycle], [6])])
+    table = schedule.table(8)["betas.0"].flatten().tolist()
+    assert table == pytest.approx([0.6, 0.6, 0.6, 0.6, 0.09, 0.252, 0.6, 0.6], abs=1e-3)
+    for t in range(8):
+        assert optimizer.param_groups[0]["betas"][0] == pytest.approx(table[t]), t
+        optimizer.step()
+        schedule.step()
+
+
 @pytest.mark.parametrize("package", [ours, theirs], ids=["ours", "torch's"])
 def test_a_users_schedule_takes_over_in_a_sequence(package: Any) -> None:
     """Written as for torch, by get_lr; torch's sequence takes it as well."""
