@@ -28,7 +28,13 @@ class TakingOver(SequentialLR):
     """
 
     def __init__(self, optimizer: Optimizer, before: LRScheduler, after: LRScheduler, start: int) -> None:
+        # A sequence begins anew, and so would a momentum that a later cycle in `before` has set already.
+        others = [name for name in getattr(before, "hyperparameters", []) if name != "lr"]
+        held = [[place.copied(place.read(x, name)) for x in optimizer.param_groups] for name in others]
         super().__init__(optimizer, [before, after], [start])
+        for name, values in zip(others, held, strict=True):
+            for group, value in zip(optimizer.param_groups, values, strict=True):
+                place.write(group, name, value)
 
     @property
     def _has_taken_over(self) -> bool:
