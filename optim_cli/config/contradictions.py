@@ -9,12 +9,13 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from optim_cli.config.durations import is_counted
+from optim_cli.config.durations import is_counted, is_moment
 from optim_cli.config.groups import one_for_several, values_in
 from optim_cli.config.mistakes import Mistake
 from optim_cli.config.schedules import Plan, Single
 from optim_cli.config.targets import hints_of
 from optim_cli.optim.lr_scheduler import place
+from optim_cli.optim.lr_scheduler.momentum import momenta_of
 from optim_cli.optim.lr_scheduler.onecycle import OneCycleLR
 from optim_cli.optim.lr_scheduler.swa import SWALR
 from optim_cli.training.scheduling import Pace, takes_metric
@@ -38,7 +39,7 @@ def contradictions(
         for plan, optimizer in plans
         for mistake in (
             *_unfitting(plan, pace.interval, f"the run has {plan.steps}"),
-            *_without_effect(plan),
+            *_without_effect(plan, optimizer),
             *_colliding(plan),
             *_unknown_hyperparameters(plan, optimizer),
             *_levelling(plan, optimizer),
@@ -76,27 +77,34 @@ def _unfitting(plan: Plan, unit: str, there: str) -> Iterator[Mistake]:
 
 def _values_too_long(plan: Plan, single: Single, unit: str, there: str) -> Iterator[Mistake]:
     """Durations of a schedule that are longer than it, and times in a list at which it is over."""
-    for name in (name for name, hint in hints_of(single.target).items() if is_counted(hint)):
+    for name, hint in hints_of(single.target).items():
+        if not is_counted(hint):
+            continue
         key, value, given = f"{plan.key}.{name}", single.values.get(name), single.given.get(name)
         if isinstance(value, list):
             if not value:
                 yield Mistake(key, "[] has no step in it, so that the schedule never acts")
             for index, (count, written) in enumerate(zip(value, given or (), strict=True)):
                 if count >= plan.steps > 0:
-                    what = f"{written!r} never acts: it is after {count} {unit}s, and {there}"
-                    yield Mistake(f"{key}[{index}]", what)
+                    yield Mistake(f"{key}[{index}]", _too_late(written, count, unit, there))
+        elif is_moment(hint) and value == plan.steps > 1:
+            yield Mistake(key, _too_late(given, value, unit, there))
         elif value is not None and value > plan.steps > 0:
             shown = "epochs times steps_per_epoch" if given is None else repr(given)
             yield Mistake(key, f"{shown} is too long: it makes {value} {unit}s, and {there}")
 
 
-def _without_effect(plan: Plan) -> Iterator[Mistake]:
+def _too_late(written: Any, count: int, unit: str, there: str) -> str:
+    return f"{written!r} never acts: it is after {count} {unit}s, and {there}"
+
+
+def _without_effect(plan: Plan, optimizer: Optimizer) -> Iterator[Mistake]:
     """Parts of a chain that a later one undoes, as it sets the same outright."""
     for index, part in enumerate(plan.parts):
-        yield from _without_effect(part)
+        yield from _without_effect(part, optimizer)
         later = plan.parts[index + 1 :] if plan.form == "chain" else ()
-        undone = {name: x.key for x in later for name in _set_outright(x)}
-        scheduled = _scheduled(part)
+        undone = {name: x.key for x in later for name in _set_outright(x, optimizer)}
+        scheduled = _scheduled(part, optimizer)
         if scheduled <= undone.keys():
             by = " and ".join(dict.fromkeys(undone[x] for x in sorted(scheduled)))
             names = " and ".join(sorted(scheduled))
@@ -132,20 +140,20 @@ def _replacing_the_start(plan: Plan) -> Iterator[Mistake]:
                 )
 
 
-def _scheduled(plan: Plan) -> set[str]:
-    """Hyperparameters that a schedule changes; the momentum that is cycled is called momentum."""
+def _scheduled(plan: Plan, optimizer: Optimizer) -> set[str]:
+    """Hyperparameters that a schedule changes, with the momentum that is cycled."""
     if plan.single is None:
-        return set().union(*map(_scheduled, plan.parts))
+        return set().union(*(_scheduled(part, optimizer) for part in plan.parts))
     name = plan.single.hyperparameter
     cycles = plan.single.values.get("cycle_momentum", "cycle_momentum" in _parameters(plan.single))
-    return {name, "momentum"} if cycles and name == "lr" else {name}
+    return {name, *momenta_of(optimizer)} if cycles and name == "lr" else {name}
 
 
-def _set_outright(plan: Plan) -> set[str]:
+def _set_outright(plan: Plan, optimizer: Optimizer) -> set[str]:
     """Those that it sets at every step, whatever they were."""
     if plan.single is not None:
-        return _scheduled(plan) if getattr(plan.single.target, "outright", False) else set()
-    sets = list(map(_set_outright, plan.parts))
+        return _scheduled(plan, optimizer) if getattr(plan.single.target, "outright", False) else set()
+    sets = [_set_outright(part, optimizer) for part in plan.parts]
     return set.union(*sets) if plan.form == "chain" else set.intersection(*sets)
 
 

@@ -78,6 +78,11 @@ def is_total(hint: Any) -> bool:
     return any(mark.total for mark in _marks(hint))
 
 
+def is_moment(hint: Any) -> bool:
+    """Whether all that a schedule does comes after the time that a parameter says."""
+    return any(mark.moment for mark in _marks(hint))
+
+
 def counted(
     values: Mapping[str, Any], hints: Mapping[str, Any], run: RunLength, total: int | None = None
 ) -> dict[str, Any]:

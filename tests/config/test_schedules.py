@@ -32,6 +32,7 @@ WARMUP = single("LinearLR", start_factor=0.1, total_iters=None)
 COSINE = single("CosineAnnealingLR", T_max=None)
 PLATEAU = single("ReduceLROnPlateau")
 CYCLE = single("OneCycleLR", max_lr=1.0)
+ROUND = single("CyclicLR", base_lr=0.0, max_lr=None, step_size_up=8)
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +98,7 @@ def test_misformed(default: dict[str, Any], scheduler: dict[str, Any], expected:
 CONTRADICTORY: list[tuple[dict[str, Any], dict[str, str]]] = [
     (single("StepLR", step_size="5 epochs"), {".step_size": "'5 epochs' is too long: it makes 105"}),
     (
+    (single("StepLR", step_size="100%"), {".step_size": "'100%' never acts: it is after 63 steps, and the"}),
         single("MultiStepLR", milestones=[62, "200%", "100%"]),
         {
             ".milestones[1]": "'200%' never acts: it is after 126 steps, and the run has 63",
@@ -207,6 +209,7 @@ def test_what_is_no_contradiction(default: dict[str, Any]) -> None:
         ({"chain": [single("StepLR", step_size=1), PLATEAU], "metric": "val/loss", "interval": "epoch"}, {}),
         (single("torch.optim.lr_scheduler.ReduceLROnPlateau") | {"metric": "train/loss"}, {}),
         ({"sequence": [WARMUP | {"length": "100%"}]}, {}),
+        (single("StepLR", step_size=62), {}),
         (COSINE | {"T_max": 64}, {"resume": "a run"}),
     ):  # fmt: skip
         values = scheduled(default, scheduler, plugins=["tests"], **groups)

@@ -30,13 +30,16 @@ class Duration:
 
     Attributes:
         total: whether it is the length of the whole schedule, so that a config may leave it open.
+        moment: whether all that happens comes after it, so that the schedule must be longer.
     """
 
     total: bool = False
+    moment: bool = False
 
 
 Steps = Annotated[int, Ge(1), Duration()]
 Total = Annotated[int, Ge(1), Duration(total=True)]
+Moment = Annotated[int, Ge(1), Duration(moment=True)]
 
 
 class LRScheduler(torch.optim.lr_scheduler.LRScheduler):

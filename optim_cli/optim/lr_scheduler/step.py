@@ -6,7 +6,7 @@ from collections import Counter
 
 from torch.optim import Optimizer
 
-from optim_cli.optim.lr_scheduler.schedule import Affine, LRScheduler, Steps
+from optim_cli.optim.lr_scheduler.schedule import Affine, LRScheduler, Moment
 
 
 class StepLR(LRScheduler):
@@ -23,7 +23,7 @@ class StepLR(LRScheduler):
     def __init__(
         self,
         optimizer: Optimizer,
-        step_size: Steps,
+        step_size: Moment,
         gamma: float = 0.1,
         last_epoch: int = -1,
         *,
@@ -52,7 +52,7 @@ class MultiStepLR(LRScheduler):
     def __init__(
         self,
         optimizer: Optimizer,
-        milestones: list[Steps],
+        milestones: list[Moment],
         gamma: float = 0.1,
         last_epoch: int = -1,
         *,
