@@ -47,6 +47,7 @@ from optim_cli.config.targets import (
 from optim_cli.config.values import SUPPLIED
 from optim_cli.datasets.dataset import Dataset
 from optim_cli.errors import ConfigError, user_frames
+from optim_cli.optim.lr_scheduler import place
 from optim_cli.optim.lr_scheduler.groupwise import GroupwiseLR
 from optim_cli.optim.lr_scheduler.parts import ChainedScheduler, SequentialLR
 from optim_cli.optim.param_groups import Group, Make, WrongGroups, make_optimizer, scopes, split
@@ -302,6 +303,10 @@ def _schedule(plan: Plan, optimizer: torch.optim.Optimizer, plugins: Collection[
     if plan.single is not None:
         made: LRScheduler = _make("scheduler", plan.single.values, plugins, plan.key, optimizer=optimizer)
         return made
+    # Each part goes out from the optimizer's own values, not from what a cycle made before it has set.
+    for _, single in plan.singles():
+        for group in optimizer.param_groups:
+            place.note_initial(group, single.hyperparameter)
     parts = [_schedule(part, optimizer, plugins) for part in plan.parts]
     with _refusing(plan.key, plugins):
         if plan.form == "chain":

@@ -126,7 +126,7 @@ class SWA(Average):
         model: the model to average; it is copied.
         start, every: the first step whose weights are taken, and the distance to the next.
         swa_lr: the learning rate from `start` on, one or one per parameter group; None leaves it to the
-            schedule.
+            schedule. Where that goes on by epoch, it is from the beginning of the epoch with step `start`.
         anneal: steps from the rate at `start` to `swa_lr`.
         anneal_strategy: the shape of that way, cos or linear.
         use_buffers: average buffers as well; otherwise they are the newest model's.

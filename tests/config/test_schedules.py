@@ -97,8 +97,8 @@ def test_misformed(default: dict[str, Any], scheduler: dict[str, Any], expected:
 
 CONTRADICTORY: list[tuple[dict[str, Any], dict[str, str]]] = [
     (single("StepLR", step_size="5 epochs"), {".step_size": "'5 epochs' is too long: it makes 105"}),
-    (
     (single("StepLR", step_size="100%"), {".step_size": "'100%' never acts: it is after 63 steps, and the"}),
+    (
         single("MultiStepLR", milestones=[62, "200%", "100%"]),
         {
             ".milestones[1]": "'200%' never acts: it is after 126 steps, and the run has 63",
@@ -208,13 +208,49 @@ def test_what_is_no_contradiction(default: dict[str, Any]) -> None:
         ({"chain": [warm, PLATEAU], "metric": "val_averaged/loss"}, {"averaging": average}),
         ({"chain": [single("StepLR", step_size=1), PLATEAU], "metric": "val/loss", "interval": "epoch"}, {}),
         (single("torch.optim.lr_scheduler.ReduceLROnPlateau") | {"metric": "train/loss"}, {}),
-        ({"sequence": [WARMUP | {"length": "100%"}]}, {}),
         (single("StepLR", step_size=62), {}),
+        ({"sequence": [WARMUP | {"length": "100%"}]}, {}),
         (COSINE | {"T_max": 64}, {"resume": "a run"}),
     ):  # fmt: skip
         values = scheduled(default, scheduler, plugins=["tests"], **groups)
         assert not mistakes(values)
         assert not refusals(values)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "first", "last", "undone"),
+    [
+        ("adamw", single("LinearLR", hyperparameter="betas.0", total_iters=None), CYCLE, "betas.0"),
+        ("sgd", single("LinearLR", hyperparameter="momentum", total_iters=None), CYCLE, "momentum"),
+        ("rprop", ROUND, single("CosineAnnealingWarmRestarts", T_0="25%"), "lr"),
+    ],
+)
+def test_what_a_cycle_sets_depends_on_the_optimizer(
+    optimizer: str, first: dict[str, Any], last: dict[str, Any], undone: str
+) -> None:
+    """Beta1, a momentum, or the rate alone."""
+    run = resolve(config_of(f"optimizer={optimizer}", "scheduler=none", "trainer.epochs=3"))
+    [mistake] = refusals(scheduled(run, {"chain": [first, last]}))
+    assert mistake.key == "scheduler.chain[0]"
+    assert f"never acts: scheduler.chain[1] comes after it and sets {undone} outright" in mistake.what
+
+
+@pytest.mark.parametrize("name", ["lr", "weight_decay"])
+def test_a_cycle_leaves_the_parts_after_it_their_start(default: dict[str, Any], name: str) -> None:
+    """They go out from the optimizer's own value, as the parts after any other schedule."""
+    values = deepcopy(default)
+    values["optimizer"] |= {"lr": 0.4, "weight_decay": 0.4}
+    up = single("LinearLR", start_factor=0.5, total_iters=2, length=5)
+    parts = [ROUND | {"length": 20}, up, ROUND | {"length": 20}, COSINE]
+    node = {"sequence": [x | {"hyperparameter": name} for x in parts]}
+    assert not refusals(scheduled(values, node))
+    table = assemble(scheduled(values, node), CPU).scheduler.table(63)[name][:, 0]  # type: ignore[union-attr]
+    assert table[[0, 8, 20, 22, 25, 33, 45]].tolist() == pytest.approx([0, 0.4, 0.2, 0.4, 0, 0.4, 0.4])
+    training = assemble(scheduled(values, node), CPU)
+    for value in table.tolist():
+        assert training.optimizer.param_groups[0][name] == pytest.approx(value, abs=1e-12)
+        training.optimizer.step()
+        training.scheduler.step()  # type: ignore[union-attr]
 
 
 def test_a_constructor_is_told_by_the_key_of_its_part(default: dict[str, Any]) -> None:
