@@ -66,6 +66,7 @@ ALLOWED: dict[str, set[str]] = {
     "config/contradictions.py": {
         "torch.",
         "optim_cli.config.",
+        "optim_cli.optim.lr_scheduler.momentum",
         "optim_cli.optim.lr_scheduler.onecycle",
         "optim_cli.optim.lr_scheduler.place",
         "optim_cli.optim.lr_scheduler.swa",
