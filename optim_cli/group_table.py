@@ -61,9 +61,10 @@ def _differences(group: Group, values: Mapping[str, Any]) -> Iterator[str]:
             yield f"lr_scale {group.lr_scale:.4g}"
         elif rate is not None and (own is not None or rate * group.lr_scale != runs.get("lr")):
             yield f"lr {rate * group.lr_scale:.4g}"
-        given = group.hyperparameters.keys() | (own or {}).keys()
+        # What the run's has not is held against the defaults of the entry's own.
+        usual = {} if own is None else options_of({"_target_": own["_target_"]}, plugins)
         for name, value in options.items():
-            if value != runs[name] if name in runs else name in given:
+            if value != (usual | runs).get(name):
                 yield f"{name} {value}"
         schedule = group.settings.get("scheduler")
         if schedule is not None:
