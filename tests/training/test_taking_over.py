@@ -105,6 +105,29 @@ def test_a_plateau_acts_until_then() -> None:
     assert rates == pytest.approx([1.0, 0.5, 0.25, 0.01, 0.01, 0.01])
 
 
+def test_a_momentum_that_a_later_cycle_has_set_stays() -> None:
+    """Though a schedule of it that comes later, too, has noted the one before."""
+    found = []
+    for taken_over in (False, True):
+        optimizer = adamw(1.0)
+        beta = ours.CosineAnnealingLR(optimizer, 9, hyperparameter="betas.0")
+        levels = [ours.ConstantLR(optimizer, 1.0, 9, hyperparameter=x) for x in ("eps", "weight_decay")]
+        first = ours.SequentialLR(optimizer, [levels[0], beta], [4])
+        cycle = ours.CyclicLR(optimizer, 0.1, 1.0, base_momentum=0.5, max_momentum=0.6)
+        later = ours.SequentialLR(optimizer, [levels[1], cycle], [6])
+        schedule: ours.LRScheduler = ours.ChainedScheduler([first, later])
+        if taken_over:
+            schedule = TakingOver(optimizer, schedule, SWALR(optimizer, 0.05, 3), 5)
+        optimizer.step()
+        betas = []
+        for _ in range(9):
+            betas.append(optimizer.param_groups[0]["betas"][0])
+            schedule.step()
+        found.append(betas)
+    assert found[0][0] == 0.6
+    assert found[1] == found[0]
+
+
 def test_in_a_run(tmp_path: Any) -> None:
     """Weight decay goes on to its end, the rate is the average's; torch's plateau is told before."""
     average = ("averaging=swa", "averaging.start=50%", "averaging.swa_lr=0.01", "averaging.anneal=2")
