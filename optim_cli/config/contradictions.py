@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Collection, Iterator, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 from torch.optim import Optimizer
 
 from optim_cli.config.durations import is_counted, is_moment
 from optim_cli.config.groups import one_for_several, values_in
-from optim_cli.config.mistakes import Mistake
+from optim_cli.config.mistakes import Mistake, did_you_mean
 from optim_cli.config.schedules import Plan, Single
 from optim_cli.config.targets import hints_of
 from optim_cli.optim.lr_scheduler import place
@@ -165,7 +164,7 @@ def _unknown_hyperparameters(plan: Plan, optimizer: Optimizer) -> Iterator[Mista
         if name not in known and "hyperparameter" in _parameters(single):
             yield Mistake(
                 f"{key}.hyperparameter",
-                f"{name!r} is none of {whose}'s{_nearest(name, known)} (it has {', '.join(known)})",
+                f"{name!r} is none of {whose}'s{did_you_mean(name, known)} (it has {', '.join(known)})",
             )
 
 
@@ -197,7 +196,7 @@ def _wrong_metric(plans: Sequence[Plan], pace: Pace, metrics: Collection[str]) -
         yield Mistake(f"{key}.metric", f"{metric!r} is given, but no schedule here follows a metric")
     elif metric not in metrics:
         yield Mistake(
-            f"{key}.metric", f"{metric!r} is no metric of this run{_nearest(metric, metrics)} {there}"
+            f"{key}.metric", f"{metric!r} is no metric of this run{did_you_mean(metric, metrics)} {there}"
         )
 
 
@@ -205,11 +204,6 @@ def _follows(single: Single) -> bool:
     """Whether a schedule acts on a metric."""
     step = getattr(single.target, "step", None)
     return step is not None and takes_metric(step)
-
-
-def _nearest(name: str, known: Collection[str]) -> str:
-    near = get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _parameters(single: Single) -> Collection[str]:

@@ -62,11 +62,16 @@ def unknown_key(key: str, known: Collection[str], elsewhere: Iterable[str] = ())
 
 def unknown_choice(group: str, choice: object, choices: Collection[str]) -> Mistake:
     """A choice that a group does not have, with those it has."""
-    near = get_close_matches(str(choice), choices, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    hint = f"; put it in quotes to mean {choice}" if near == [str(choice)] else hint
+    right = str(choice) in choices
+    hint = f"; put it in quotes to mean {choice}" if right else did_you_mean(str(choice), choices)
     shown = "null" if choice is None else repr(choice)
     return Mistake(group, f"{shown} is no choice{hint} (choices: {', '.join(choices) or 'none'})")
+
+
+def did_you_mean(name: str, known: Collection[str]) -> str:
+    """The nearest right name for a wrong one, as a part of a message; nothing where none is near."""
+    near = get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def first_lines(error: BaseException) -> str:
